@@ -1,0 +1,45 @@
+# make figures   everything from nothing: set-up, data, every notebook, every figure
+# make test      set-up, then every check
+# Needs make and Python 3.11 or newer; nothing is installed outside .venv.
+
+MODE ?= full
+VENV := .venv
+BIN := $(VENV)/bin
+# Names the interpreter to build .venv with (PYTHON=... overrides): the first that is new enough and can make one.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+# Touched last, so an interrupted set-up starts over; older than its inputs, it is stale.
+READY := $(VENV)/.ready
+
+.PHONY: help setup figures test
+
+help:
+	@echo "make figures [MODE=full|quick|paper]   set up, fetch the data, run every notebook, write figures/"
+	@echo "make test                              set up, then lint, tests and every notebook in quick mode"
+	@echo "make setup                             only build .venv (PYTHON=... chooses the interpreter)"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11 or newer with its venv module was found: install one, or name it with PYTHON=..." >&2; \
+		exit 1; fi
+	@echo "Setting up $(VENV) with $(PYTHON): once, 3 to 10 minutes (on Linux about 3 GB to download, 6 GB on disk)."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+figures: $(READY)
+	@echo "Fetching the data sets: a minute or two the first time; one that cannot be had has a stand-in."
+	@$(BIN)/rnp data || echo "Not every data set could be had: the figures that need it show a stand-in, and say so."
+	@echo "Running the notebooks in mode $(MODE): a few minutes each in full mode, under one in quick mode."
+	@$(BIN)/rnp figures --mode $(MODE)
+
+test: $(READY)
+	@echo "Checking: style, then the tests and every notebook in quick mode (10 to 15 minutes on two cores)."
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	RNP_MODE=quick $(BIN)/pytest --nbval-lax --nbval-current-env tests notebooks

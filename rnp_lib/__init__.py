@@ -1,0 +1,27 @@
+"""Recursive Neural Programs (Fisher & Rao, 2022) in PyTorch.
+
+    import rnp_lib as rnp
+    model = rnp.load("mnist")
+    tree = model.parse(images)
+
+The model reads config → transforms, hypernet, encoder → model → objective → train.
+"""
+
+from rnp_lib import data, metrics, plots, records, reuse, transforms
+from rnp_lib.checkpoints import load
+from rnp_lib.config import PRESETS, Config
+from rnp_lib.model import RNP, ProgramTree
+
+__all__ = [
+    "PRESETS",
+    "RNP",
+    "Config",
+    "ProgramTree",
+    "data",
+    "load",
+    "metrics",
+    "plots",
+    "records",
+    "reuse",
+    "transforms",
+]

@@ -1,0 +1,3 @@
+from rnp_lib.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""Models on disk: safetensors with the configuration and the history of the weights beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rnp_lib.config import Config
+from rnp_lib.files import ROOT, replacing
+from rnp_lib.model import RNP
+
+FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
+DIRECTORY = ROOT / "checkpoints"
+
+
+class CheckpointError(RuntimeError):
+    """A file that cannot be used, and why."""
+
+
+def write(path: str | Path, format: str, tensors: Mapping[str, Tensor], metadata: dict) -> None:
+    """Write tensors and JSON-serialisable metadata to one file, whole or not at all."""
+    text = {"format": format, "metadata": json.dumps(metadata)}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, text)
+
+
+def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
+    """Inverse of `write`. Raises CheckpointError for a file that is not whole or of that format."""
+    try:
+        with safe_open(path, "pt") as file:
+            text = file.metadata() or {}
+            found = text.get("format")
+            if found != format:
+                raise CheckpointError(
+                    f"{path} has format {found}, but this version of rnp_lib reads {format}: "
+                    "use the version that wrote it, or train the model again."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}): copy or download it again."
+        ) from None
+    return tensors, json.loads(text["metadata"])
+
+
+def save(path: str | Path, model: RNP, metadata: dict) -> None:
+    """Save a model for use: weights as float16, its config, and `metadata` (data hash, scores…)."""
+    tensors = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+    write(path, FORMAT, tensors, {"config": model.config.to_dict(), **metadata})
+
+
+def find(name: str | Path) -> Path:
+    """The file of a checkpoint given by name (of those in checkpoints/) or by path."""
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        path = DIRECTORY / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in DIRECTORY.glob("*.safetensors"))) or "none yet"
+        raise FileNotFoundError(
+            f"no checkpoint {str(name)!r}: expected one of the names in checkpoints/ ({known}) or "
+            "the path of a .safetensors file; `rnp train` makes one."
+        )
+    return path
+
+
+def metadata(name: str | Path) -> dict:
+    """What is written beside the weights: config, data hash, code version, scores."""
+    return read(find(name), FORMAT)[1]
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> RNP:
+    """A trained model, in eval mode and float32.
+
+    Args:
+        name: a name in checkpoints/ such as "mnist", or a path.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        CheckpointError: the file is damaged, of another format, or its config and weights differ.
+    """
+    path = find(name)
+    tensors, about = read(path, FORMAT)
+    try:
+        model = RNP(Config.from_dict(about["config"]))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: its config does not fit its weights or this version of rnp_lib ({reason}): "
+            "use the version that wrote it, or train the model again."
+        ) from None
+    return model.to(device).eval()

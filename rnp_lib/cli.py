@@ -1,0 +1,74 @@
+"""The command line: `rnp data`, `rnp train`, `rnp figures`."""
+
+from pathlib import Path
+
+import click
+
+from rnp_lib import checkpoints, data, figures
+from rnp_lib import train as training
+from rnp_lib.config import PRESETS
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def commands():
+    """Recursive Neural Programs: images as trees of programs."""
+
+
+@commands.command("data")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def data_command(names):
+    """Fetch data sets (all of them unless named) and say where each came from."""
+    missing = []
+    for name in names or data.NAMES:
+        try:
+            click.echo(data.fetch(name))
+        except data.DataUnavailable as error:
+            missing.append(name)
+            click.echo(f"{name}: {error}", err=True)
+    if missing:
+        raise click.ClickException(
+            f"{', '.join(missing)} could not be had; notebooks use the generated strokes instead."
+        )
+
+
+@commands.command("train")
+@click.argument("preset", type=click.Choice(sorted(PRESETS)))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the run; runs/PRESET if not given."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
+@click.option("--device", help="cpu, cuda, ...; the GPU if there is one unless told.")
+def train_command(preset, settings, out, resume, device):
+    """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
+
+    `--set dataset=FOLDER` trains on your own PNG images.
+    """
+    config = PRESETS[preset].override(list(settings))
+    training.train(config, out or Path("runs") / preset, resume, device)
+
+
+@commands.command("figures")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--mode", type=click.Choice(["quick", "full", "paper"]), default="full")
+@click.option("-p", "--parameter", "parameters", nargs=2, multiple=True, metavar="NAME VALUE")
+def figures_command(names, mode, parameters):
+    """Run the notebooks (all unless named, as 01, parsing or 01_parsing) and make their figures."""
+    figures.run_notebooks(names, mode, dict(parameters))
+
+
+def main():
+    """Run a command; an expected error is one sentence and exit status 1."""
+    expected = (
+        ValueError,
+        FileNotFoundError,
+        FileExistsError,
+        checkpoints.CheckpointError,
+        data.DataUnavailable,
+        figures.FigureError,
+        training.TrainingStopped,
+    )
+    try:
+        commands()
+    except expected as error:
+        raise SystemExit(f"rnp: {error}") from None

@@ -1,0 +1,228 @@
+"""Every choice of a model and of its training in one frozen, validated dataclass, and the presets."""
+
+import ast
+import dataclasses
+import math
+from dataclasses import dataclass
+
+CHOICES = {
+    "feedback": ("child", "own", "none"),
+    "hypernet": ("factorised", "full"),
+    "state_activation": ("tanh", "elu"),
+    "patch_activation": ("sigmoid", "relu"),
+    "action_activation": ("tanh", "sin"),
+    "encoder": ("light", "resnet"),
+    "part_term": ("canvas", "zoom"),
+    "optimiser": ("muon", "adam"),
+    "decay": ("cosine", "none"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A model and its training recipe. Levels are listed from the root down.
+
+    Raises ValueError, in one sentence, for a setting that cannot work.
+    Defaults are the recommended recipe; `PRESETS["paper-mnist"]` has the paper's sizes.
+    """
+
+    # What is drawn
+    dataset: str = "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
+    image_size: int = 28  # side of the root canvas, pixels
+    patch_size: int = 14  # side of every decoded patch and of every canvas below the root, pixels
+
+    # The tree
+    tau: tuple[int, ...] = (
+        4,
+        4,
+    )  # children per program, one entry a level: its length is the depth K
+    extent: tuple = (
+        1 / 4.3,
+        1 / 2.3,
+    )  # child's side in parent's: (min, max), for all levels or each
+    rotation: float = 90.0  # largest rotation of a child, degrees
+    shear: float = 0.3  # largest shear of a child (tangent)
+    centre: float = 0.7  # largest offset of a child's centre; 1 is the parent's border
+
+    # Programs and the hypernetwork that makes them
+    z_dim: int = 32  # |z|, at every level
+    e_dim: int = 32  # what the generated encoder hands to the recurrent networks
+    feedback: str = "none"  # what a step sees of the one before: child's canvas, own patch or none
+    hypernet: str = "factorised"
+    rank: int = 64  # of the factorised weights
+    trunk_depth: int = 5
+    trunk_width: int = 64
+    hidden: int = 64  # units of the generated hidden layers
+    action_hidden: int = 32  # the same in the action decoder
+    normalise: bool = True  # LayerNorm without gain in generated hidden layers
+    step_vector: bool = True  # a learned vector for every step t, added to e_t
+    state_activation: str = "tanh"
+    patch_activation: str = "sigmoid"
+    action_activation: str = "tanh"
+    encoder: str = "light"
+
+    # Objective
+    sigma2: float = 0.05  # variance of a pixel
+    part_term: str = "canvas"
+    part_weight: float = 0.5  # lambda_part
+    kl_warmup: int = 0  # images over which the weight of the KL grows from 0 to 1
+
+    # Training
+    images: tuple[int, ...] = (120_000, 840_000)  # seen at each depth; the last entry is depth K
+    batch_size: int = 128
+    optimiser: str = "muon"
+    lr: float = 1e-2
+    adam_lr: float = 1e-3  # with Muon: for what is not a weight matrix
+    warmup: int = 200  # steps
+    decay: str = "cosine"
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # of the weights, per step
+    seed: int = 0
+
+    def __post_init__(self):
+        _normalise_types(self)
+        _check(self)
+
+    @property
+    def depth(self) -> int:
+        """K, the number of levels."""
+        return len(self.tau)
+
+    def stages(self) -> list[tuple[int, int]]:
+        """Training stages as (depth, images): the tree is unrolled one level deeper in each."""
+        first = self.depth - len(self.images) + 1
+        return [(first + i, n) for i, n in enumerate(self.images) if n]
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Config":
+        """Inverse of `to_dict`, also after a trip through JSON. Raises ValueError for unknown names."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"unknown setting {', '.join(unknown)}: expected some of {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+    def override(self, assignments: list[str]) -> "Config":
+        """A copy with `key=value` strings applied, values in Python syntax (a bare word is text)."""
+        changes = {}
+        for text in assignments:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise ValueError(f"cannot read the setting {text!r}: write it as key=value.")
+            try:
+                changes[key.strip()] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                changes[key.strip()] = value
+        return self.from_dict({**self.to_dict(), **changes})
+
+
+def _normalise_types(config: Config) -> None:
+    """Lists (from JSON) become tuples; one number or one pair stands for a level or for all levels."""
+
+    def put(name, value):
+        object.__setattr__(config, name, value)
+
+    for name in ("tau", "images"):
+        value = getattr(config, name)
+        put(name, (value,) if isinstance(value, int) else tuple(value))
+    extent = tuple(config.extent)
+    if extent and not isinstance(extent[0], (tuple, list)):
+        extent = (extent,) * len(config.tau)
+    put("extent", tuple(tuple(pair) for pair in extent))
+
+
+def _check(c: Config) -> None:
+    def need(ok, message):
+        if not ok:
+            raise ValueError(message)
+
+    def is_int(value, least):
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    for side in ("image_size", "patch_size"):
+        need(
+            is_int(getattr(c, side), 8),
+            f"{side} must be one whole number of pixels, 8 or more, since images are square: "
+            f"got {getattr(c, side)!r}; crop or pad other images to a square first.",
+        )
+    need(
+        c.tau and all(is_int(t, 1) for t in c.tau),
+        f"tau must hold a whole number of children, 1 or more, for every level: got {c.tau!r}.",
+    )
+    need(
+        len(c.extent) == c.depth,
+        f"extent must be one (min, max) pair or one for each of the {c.depth} levels of tau: "
+        f"got {len(c.extent)}.",
+    )
+    stretch = math.sqrt(1 + c.shear**2)  # shear lengthens one side of a window by this factor
+    for pair in c.extent:
+        need(
+            len(pair) == 2 and 0 < pair[0] <= pair[1] and pair[1] * stretch < 1,
+            f"a child must be smaller than its parent: extent {pair!r} with shear {c.shear} needs "
+            f"0 < min <= max < {1 / stretch:.3f}.",
+        )
+    for name, least in (("rotation", 0), ("shear", 0), ("centre", 0), ("part_weight", 0)):
+        need(getattr(c, name) >= least, f"{name} must not be negative: got {getattr(c, name)!r}.")
+    for name in ("sigma2", "lr", "adam_lr", "clip"):
+        need(getattr(c, name) > 0, f"{name} must be positive: got {getattr(c, name)!r}.")
+    positive = "z_dim e_dim rank trunk_depth trunk_width hidden action_hidden batch_size".split()
+    for name in positive:
+        need(
+            is_int(getattr(c, name), 1),
+            f"{name} must be a whole number, 1 or more: got {getattr(c, name)!r}.",
+        )
+    for name in ("warmup", "kl_warmup", "seed"):
+        need(
+            is_int(getattr(c, name), 0),
+            f"{name} must be a whole number, 0 or more: got {getattr(c, name)!r}.",
+        )
+    need(0 <= c.ema < 1, f"ema must be at least 0 and below 1: got {c.ema!r}.")
+    need(
+        0 < len(c.images) <= c.depth and all(is_int(n, 0) for n in c.images) and c.images[-1] > 0,
+        f"images must list how many images each depth sees, {c.depth} entries at most, the last "
+        f"one (the whole tree) above 0: got {c.images!r}.",
+    )
+    for name, allowed in CHOICES.items():
+        need(
+            getattr(c, name) in allowed,
+            f"{name} must be one of {', '.join(allowed)}: got {getattr(c, name)!r}.",
+        )
+
+
+# Sizes and training of the paper (Supplementary Material) and, where it is silent, of the authors'
+# code: plain ELU networks, every weight generated, the zoomed part target, the whole tree at once.
+_PAPER = Config(
+    patch_size=28,
+    feedback="child",
+    hypernet="full",
+    trunk_depth=6,
+    normalise=False,
+    step_vector=False,
+    state_activation="elu",
+    patch_activation="relu",
+    action_activation="sin",
+    encoder="resnet",
+    part_term="zoom",
+    part_weight=1.0,
+    batch_size=64,
+    images=(200 * 55_000,),  # 200 epochs
+    optimiser="adam",
+    lr=4e-5,
+    warmup=0,
+    decay="none",
+    ema=0.0,
+)
+
+PRESETS: dict[str, Config] = {
+    "mnist": Config(),
+    "paper-mnist": _PAPER,
+    "paper-fashion": dataclasses.replace(_PAPER, dataset="fashion"),
+    "paper-omniglot": dataclasses.replace(
+        _PAPER, dataset="omniglot", z_dim=96, images=(400 * 17_352,)
+    ),
+}

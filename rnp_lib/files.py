@@ -1,0 +1,52 @@
+"""Files that are either whole or not there."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # the repository
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes that name if the block succeeds.
+
+    Its suffix is that of `path`, since many writers choose the format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def git_state() -> dict:
+    """The commit, and whether anything but figures differs from it; None where git cannot say."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        # Figures are what a run writes: an earlier one must not make this one look dirty.
+        changes = git("status", "--porcelain", "--", ".", ":(exclude)figures")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def code_version() -> str:
+    """Version of the package and commit it was run from, "+" marking changes since."""
+    try:
+        version = metadata.version("rnp-lib")
+    except metadata.PackageNotFoundError:
+        version = "uninstalled"
+    state = git_state()
+    commit = (state["commit"] or "unknown")[:12]
+    return f"{version} {commit}{'+' if state['dirty'] else ''}"

@@ -1,0 +1,195 @@
+"""The hypernetwork H: a program z becomes the weights of a small recurrent network (section 2.1).
+
+A generated layer multiplies its input v by a matrix that depends on z. `FullLinear` generates every
+entry of that matrix, as the paper does; `FactorisedLinear` generates its r factors only.
+Inputs of generated layers are (B, T, n): B programs, T vectors for each of them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnp_lib.config import Config
+
+# What a bound layer is called with: (v, norm) -> y, the normalisation going before the bias.
+Bound = Callable[..., Tensor]
+
+
+class FullLinear(nn.Module):
+    """y = W(h) v + b(h), with every entry of W and b a linear function of the trunk's output h."""
+
+    def __init__(self, width: int, n_in: int, n_out: int, bias: bool, rank: int):
+        super().__init__()
+        self.n_in, self.n_out = n_in, n_out
+        self.head = nn.Linear(width, n_out * n_in + bias * n_out)
+        # At first an ordinary layer (the head's bias) that h modulates by as much again.
+        nn.init.normal_(self.head.weight, std=(n_in * width) ** -0.5)
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.bias[: n_out * n_in], std=n_in**-0.5)
+
+    @property
+    def generated(self) -> int:
+        return self.head.out_features
+
+    def forward(self, h: Tensor) -> Bound:
+        weight, bias = self.head(h).tensor_split([self.n_out * self.n_in], -1)
+        weight = weight.view(-1, self.n_out, self.n_in)
+        return partial(self._apply_to, weight.mT, bias.unsqueeze(1))
+
+    @staticmethod
+    def _apply_to(weight: Tensor, bias: Tensor, v: Tensor, norm=None) -> Tensor:
+        y = torch.bmm(v, weight)
+        y = norm(y) if norm else y
+        return y + bias if bias.shape[-1] else y
+
+
+class FactorisedLinear(nn.Module):
+    """y = U (s(h) * V v) + b(h): the same bilinear form with its tensor in rank-r (CP) factors."""
+
+    def __init__(self, width: int, n_in: int, n_out: int, bias: bool, rank: int):
+        super().__init__()
+        self.rank = rank
+        self.v = nn.Linear(n_in, rank, bias=False)
+        self.u = nn.Linear(rank, n_out, bias=False)
+        self.head = nn.Linear(width, rank + bias * n_out)
+        nn.init.normal_(self.v.weight, std=n_in**-0.5)
+        nn.init.normal_(self.u.weight, std=rank**-0.5)
+        nn.init.zeros_(self.head.bias)
+        nn.init.ones_(self.head.bias[:rank])
+
+    @property
+    def generated(self) -> int:
+        return self.head.out_features
+
+    def forward(self, h: Tensor) -> Bound:
+        scale, bias = self.head(h).unsqueeze(1).tensor_split([self.rank], -1)
+        return partial(self._apply_to, scale, bias)
+
+    def _apply_to(self, scale: Tensor, bias: Tensor, v: Tensor, norm=None) -> Tensor:
+        y = self.u(scale * self.v(v))
+        y = norm(y) if norm else y
+        return y + bias if bias.shape[-1] else y
+
+
+def _layer_norm(y: Tensor) -> Tensor:
+    return F.layer_norm(y, y.shape[-1:])
+
+
+GENERATED_LAYERS = {"full": FullLinear, "factorised": FactorisedLinear}
+
+STATE_ACTIVATIONS = {"tanh": torch.tanh, "elu": F.elu}
+PATCH_ACTIVATIONS = {"sigmoid": torch.sigmoid, "relu": F.relu}
+ACTION_ACTIVATIONS = {"tanh": torch.tanh, "sin": torch.sin}
+
+
+class HyperNetwork(nn.Module):
+    """z (B, |z|) -> `Program`: one trunk and seven heads, shared by all levels of the tree."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        c = self.config = config
+        pixels = c.patch_size**2
+        trunk, size = [], c.z_dim
+        for _ in range(c.trunk_depth):
+            trunk += [nn.Linear(size, c.trunk_width), nn.LayerNorm(c.trunk_width), nn.ELU()]
+            size = c.trunk_width
+        self.trunk = nn.Sequential(*trunk)
+
+        self.layers = nn.ModuleDict()
+        self._add_layers(encode_a=(6, c.hidden), encode_1=(c.hidden, c.hidden))
+        if c.feedback != "none":
+            self._add_layers(encode_x=(pixels, c.hidden), encode_1=(2 * c.hidden, c.hidden))
+        self._add_layers(encode_2=(c.hidden, c.hidden), encode_3=(c.hidden, c.e_dim))
+        self._add_layers(state_e=(c.e_dim, c.z_dim), policy_e=(c.e_dim, c.z_dim))
+        self._add_layers(bias=False, state_h=(c.z_dim, c.z_dim), policy_h=(c.z_dim, c.z_dim))
+        self._add_layers(patch_1=(c.z_dim, c.hidden))
+        self._add_layers(patch_2=(c.hidden, c.hidden), patch_3=(c.hidden, c.hidden))
+        self._add_layers(bias=False, patch_4=(c.hidden, pixels))
+        self._add_layers(action_1=(c.z_dim, c.action_hidden))
+        self._add_layers(action_2=(c.action_hidden,) * 2, action_3=(c.action_hidden,) * 2)
+        self._add_layers(bias=False, action_4=(c.action_hidden, 6))
+
+        self.state_0 = nn.Linear(c.trunk_width, c.z_dim)
+        self.policy_0 = nn.Linear(c.trunk_width, c.z_dim)
+        self.action_0 = self._start_head(6)
+        if c.feedback != "none":
+            self.patch_0 = self._start_head(pixels)
+        # A dark patch to begin with: most of an image is background, and the canvas is a sum.
+        dark = -2.0 if c.patch_activation == "sigmoid" else 0.0
+        self.patch_bias = nn.Parameter(torch.full((1,), dark))
+
+    def _add_layers(self, bias: bool = True, **shapes: tuple[int, int]) -> None:
+        c = self.config
+        kind = GENERATED_LAYERS[c.hypernet]
+        for name, (n_in, n_out) in shapes.items():
+            self.layers[name] = kind(c.trunk_width, n_in, n_out, bias, c.rank)
+
+    def _start_head(self, n_out: int) -> nn.Sequential:
+        width = self.config.trunk_width
+        return nn.Sequential(nn.Linear(width, width), nn.ELU(), nn.Linear(width, n_out))
+
+    @property
+    def generated(self) -> int:
+        """How many numbers are generated per program, initial states included."""
+        return sum(layer.generated for layer in self.layers.values()) + 2 * self.config.z_dim
+
+    def forward(self, z: Tensor) -> "Program":
+        return Program(self, self.trunk(z))
+
+
+class Program:
+    """The generated networks of a batch of B programs, their weights bound to z.
+
+    Attributes:
+        state_0, policy_0: initial hidden states (B, 1, |z|).
+        action_0: (B, 1, 6); patch_0: (B, 1, pixels), or None without feedback.
+    """
+
+    def __init__(self, net: HyperNetwork, h: Tensor):
+        c = net.config
+        self.layers = {name: layer(h) for name, layer in net.layers.items()}
+        self.norm = _layer_norm if c.normalise else None
+        self.state_activation = STATE_ACTIVATIONS[c.state_activation]
+        self.patch_activation = PATCH_ACTIVATIONS[c.patch_activation]
+        self.action_activation = ACTION_ACTIVATIONS[c.action_activation]
+        self.patch_bias = net.patch_bias
+        h = h.unsqueeze(1)
+        self.state_0 = self.state_activation(net.state_0(h))
+        self.policy_0 = self.state_activation(net.policy_0(h))
+        self.action_0 = self.action_activation(net.action_0(h))
+        self.patch_0 = None
+        if c.feedback != "none":
+            self.patch_0 = self.patch_activation(net.patch_0(h) + net.patch_bias)
+
+    def _hidden(self, name: str, v: Tensor) -> Tensor:
+        return F.elu(self.layers[name](v, self.norm))
+
+    def encode(self, patch: Tensor | None, action: Tensor) -> Tensor:
+        """E: what the last step drew (B, T, pixels), or None, and its action (B, T, 6) -> e."""
+        seen = self._hidden("encode_a", action)
+        if patch is not None:
+            seen = torch.cat([self._hidden("encode_x", patch), seen], -1)
+        return self.layers["encode_3"](self._hidden("encode_2", self._hidden("encode_1", seen)))
+
+    def next_state(self, state: Tensor, e: Tensor) -> Tensor:
+        """f_state: (B, T, |z|), (B, T, e) -> (B, T, |z|), which is the child program."""
+        return self.state_activation(self.layers["state_h"](state) + self.layers["state_e"](e))
+
+    def next_policy(self, policy: Tensor, e: Tensor) -> Tensor:
+        """f_policy: as `next_state`, for the hidden state behind the action."""
+        return self.state_activation(self.layers["policy_h"](policy) + self.layers["policy_e"](e))
+
+    def action(self, policy: Tensor) -> Tensor:
+        """T: (B, T, |z|) -> (B, T, 6), each in [-1, 1]."""
+        for name in ("action_1", "action_2", "action_3"):
+            policy = self._hidden(name, policy)
+        return self.action_activation(self.layers["action_4"](policy))
+
+    def patch(self, state: Tensor) -> Tensor:
+        """D: (B, T, |z|) -> (B, T, pixels), what the child looks like."""
+        for name in ("patch_1", "patch_2", "patch_3"):
+            state = self._hidden(name, state)
+        return self.patch_activation(self.layers["patch_4"](state) + self.patch_bias)

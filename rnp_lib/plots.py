@@ -1,0 +1,126 @@
+"""How trees are drawn: dark ink on white, children in the paper's order of colours."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from rnp_lib.model import ProgramTree
+
+# The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "figure.dpi": 100,
+    "image.interpolation": "nearest",
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,
+}
+
+
+def grey(canvas: Tensor) -> np.ndarray:
+    """Canvases (B, 1, H, W) as dark ink on white, (B, H, W, 3) in [0, 1]."""
+    return (1 - canvas.clamp(0, 1)).squeeze(1).unsqueeze(-1).expand(-1, -1, -1, 3).cpu().numpy()
+
+
+def coloured(placed: list[Tensor]) -> np.ndarray:
+    """Children's canvases, each (B, 1, H, W), in the colour of their turn on white, (B, H, W, 3).
+
+    Where children overlap their inks mix; an ink above 1 counts as 1.
+    """
+    ink = torch.stack(placed, -1).squeeze(1).clamp(0, 1).cpu()  # (B, H, W, τ)
+    shade = 1 - torch.tensor([_rgb(COLOURS[t % len(COLOURS)]) for t in range(len(placed))])
+    return (1 - (ink @ shade).clamp(0, 1)).numpy()
+
+
+def _rgb(colour: str) -> list[float]:
+    return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+
+def show(axes: Axes, picture: np.ndarray, border: str = "0.75") -> None:
+    """One picture (H, W, 3) in axes without ticks."""
+    axes.imshow(picture)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(edgecolor=border)
+
+
+def outline(axes: Axes, corners: np.ndarray, colour: str) -> None:
+    """A window given by its corners (4, 2), in pixels of the picture in `axes`."""
+    axes.fill(*corners.T, fill=False, edgecolor=colour, linewidth=1)
+
+
+def corners(child: ProgramTree, size: int) -> np.ndarray:
+    """The corners of a child's window in its parent's canvas of side `size`, pixels, (B, 4, 2)."""
+    frame = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
+    return ((child.affine.cpu() @ frame).mT.add(1) / 2 * (size - 1)).numpy()
+
+
+def parsing(x: Tensor, tree: ProgramTree, columns: int = 2) -> Figure:
+    """Figure 3: each image beside its canvas of coloured parts and its boxes of sub-parts.
+
+    Args:
+        x: images (B, 1, H, W), and `tree`, their parse, two levels deep or more.
+        columns: images side by side.
+    """
+    rows = -(-len(x) // columns)
+    boxes = np.stack([coloured(child.placed) for child in tree.children], 1)  # (B, τ, P, P, 3)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(4.4 * columns, 1.9 * rows), layout="constrained")
+        cells = figure.subfigures(rows, columns, squeeze=False, wspace=0.04, hspace=0.04).flat
+        each = zip(cells, grey(x), grey(tree.canvas), coloured(tree.placed), boxes, strict=False)
+        for i, (cell, *pictures) in enumerate(each):
+            _parsing_cell(cell, *pictures, titled=i < columns)
+    return figure
+
+
+def _parsing_cell(cell, image, canvas, parts, boxes, titled: bool) -> None:
+    across = -(-len(boxes) // 2)
+    grid = cell.add_gridspec(2, 3 + across, width_ratios=[1, 2, 0.05, *[1] * across])
+    for row, (picture, label) in enumerate([(image, "input"), (canvas, "drawn")]):
+        axes = cell.add_subplot(grid[row, 0])
+        show(axes, picture)
+        axes.set_ylabel(label)
+    axes = cell.add_subplot(grid[:, 1])
+    show(axes, parts)
+    if titled:
+        axes.set_title("parts, placed by $z^2$")
+    for t, box in enumerate(boxes):
+        axes = cell.add_subplot(grid[t // across, 3 + t % across])
+        show(axes, box, COLOURS[t % len(COLOURS)])
+        axes.spines[:].set(linewidth=2)
+        if titled and t == 0:
+            axes.set_title("sub-parts, by each part's $z^1$", loc="left")
+
+
+def windows(tree: ProgramTree) -> Figure:
+    """The coloured canvas of each image of a batch with the windows of its parts outlined."""
+    size = tree.canvas.shape[-1]
+    frames = [corners(child, size) for child in tree.children]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(tree), figsize=(2.2 * len(tree), 2.2), squeeze=False, layout="constrained"
+        )
+        for i, (cell, picture) in enumerate(zip(axes[0], coloured(tree.placed), strict=True)):
+            show(cell, picture)
+            for t, frame in enumerate(frames):
+                outline(cell, frame[i], COLOURS[t % len(COLOURS)])
+            cell.set(xlim=(-3.5, size + 2.5), ylim=(size + 2.5, -3.5))
+    return figure
+
+
+def reuse(primitive: Tensor, copies: list[Tensor], target: Tensor) -> Figure:
+    """Figure 1a: a primitive (1, 1, P, P), its placed copies and what they should add up to."""
+    colours = [coloured([c if c is copy else 0 * c for c in copies]) for copy in copies]
+    labels = ["primitive", *(f"action {t + 1}" for t in range(len(copies))), "sum", "target"]
+    pictures = [grey(primitive), *colours, coloured(copies), grey(target)]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(pictures), figsize=(1.4 * len(pictures), 1.7), layout="constrained"
+        )
+        for cell, picture, label in zip(axes, pictures, labels, strict=True):
+            show(cell, picture[0])
+            cell.set_title(label)
+    return figure

@@ -1,0 +1,50 @@
+"""What every test gets: one thread, a fixed seed, no settings from outside, no windows."""
+
+import functools
+import random
+from collections.abc import Iterator
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+matplotlib.use("Agg")
+# Models this small are no faster on several threads, and sums come out the same on every machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - whatever a library draws from the global generator
+    torch.manual_seed(0)
+    for name in ("RNP_MODE", "RNP_FIGURES", "RNP_DEVICE", "RNP_COMMAND"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_open_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("full_data"):
+        for name in mark.args or ("mnist",):
+            if not _on_this_machine(name):
+                pytest.skip(f"the full {name} is neither in RNP_DATA nor in data/")
+
+
+@functools.cache
+def _on_this_machine(name: str) -> bool:
+    from rnp_lib import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RNP_OFFLINE", "1")
+        try:
+            data.load(name, "test")
+        except data.DataUnavailable:
+            return False
+    return True

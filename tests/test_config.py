@@ -1,0 +1,205 @@
+"""Config: what it refuses and how it says so, how it is written down and read back, the presets."""
+
+import dataclasses
+import json
+
+import pytest
+
+from rnp_lib.config import PRESETS, Config
+
+THREE = Config(tau=(4, 3, 2), extent=((0.2, 0.5), (0.3, 0.4), (0.1, 0.6)), images=(10, 0, 30))
+
+
+def test_frozen_and_hashable():
+    config = Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.z_dim = 16
+    assert hash(config) == hash(Config())
+    assert config == Config()
+    assert config != Config(z_dim=16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(image_size=(28, 32)), r"image_size .* images are square: got \(28, 32\)"),
+        (dict(image_size=28.0), "image_size must be one whole number of pixels"),
+        (dict(image_size=7), "image_size .* 8 or more"),
+        (dict(patch_size=7), "patch_size .* 8 or more"),
+        (dict(tau=()), "tau must hold a whole number of children, 1 or more, for every level"),
+        (dict(tau=(4, 0)), r"tau must .* 1 or more, for every level: got \(4, 0\)"),
+        (dict(tau=(4, 2.5)), "tau must hold a whole number"),
+        (dict(tau=0), "tau must"),
+        (dict(tau=(True, 4)), "tau must"),
+        (dict(extent=((0.2, 0.4),) * 3), "one for each of the 2 levels of tau: got 3"),
+        (dict(extent=(0.2, 1.0), shear=0), r"a child must be smaller than its parent: .*< 1\.000"),
+        (dict(extent=(0.2, 0.8), shear=1.0), r"a child must be smaller .* shear 1.0 .*< 0\.707"),
+        (dict(extent=((0.2, 0.4), (0.2, 1.1))), r"smaller than its parent: extent \(0.2, 1.1\)"),
+        (dict(extent=(0, 0.4)), "smaller than its parent.*0 < min"),
+        (dict(extent=(0.5, 0.4)), "min <= max"),
+        (dict(rotation=-1.0), "rotation must not be negative: got -1.0"),
+        (dict(shear=-0.1), "shear must not be negative"),
+        (dict(centre=-0.1), "centre must not be negative"),
+        (dict(part_weight=-1.0), "part_weight must not be negative"),
+        (dict(sigma2=0.0), "sigma2 must be positive: got 0.0"),
+        (dict(sigma2=float("nan")), "sigma2 must be positive: got nan"),
+        (dict(lr=0.0), "^lr must be positive"),
+        (dict(adam_lr=-1e-3), "adam_lr must be positive"),
+        (dict(clip=0.0), "clip must be positive"),
+        (dict(z_dim=0), "z_dim must be a whole number, 1 or more: got 0"),
+        (dict(e_dim=1.5), "e_dim must be a whole number"),
+        (dict(rank=0), "rank must"),
+        (dict(trunk_depth=0), "trunk_depth must"),
+        (dict(trunk_width=0), "trunk_width must"),
+        (dict(hidden=0), "^hidden must"),
+        (dict(action_hidden=0), "action_hidden must"),
+        (dict(batch_size=0), "batch_size must"),
+        (dict(warmup=-1), "^warmup must be a whole number, 0 or more"),
+        (dict(kl_warmup=0.5), "kl_warmup must be a whole number"),
+        (dict(seed=-1), "seed must"),
+        (dict(ema=1.0), "ema must be at least 0 and below 1: got 1.0"),
+        (dict(ema=-0.1), "ema must be at least 0"),
+        (dict(images=()), "images must list"),
+        (dict(images=(1, 2, 3)), r"images must list .* 2 entries at most.*got \(1, 2, 3\)"),
+        (dict(images=(1, 0)), r"the last one \(the whole tree\) above 0"),
+        (dict(images=(-1, 1)), "images must list"),
+        (dict(feedback="self"), "feedback must be one of child, own, none: got 'self'"),
+        (dict(hypernet="half"), "hypernet must be one of factorised, full"),
+        (dict(state_activation="relu"), "state_activation must be one of tanh, elu"),
+        (dict(patch_activation="tanh"), "patch_activation must be one of sigmoid, relu"),
+        (dict(action_activation="elu"), "action_activation must be one of tanh, sin"),
+        (dict(encoder="vit"), "encoder must be one of light, resnet"),
+        (dict(part_term="patch"), "part_term must be one of canvas, zoom"),
+        (dict(optimiser="sgd"), "optimiser must be one of muon, adam"),
+        (dict(decay="linear"), "decay must be one of cosine, none"),
+        # Wrong types are refused in one sentence as well; "false" would otherwise be true.
+        (dict(normalise="false"), "normalise must"),
+        (dict(step_vector=1), "step_vector must"),
+        (dict(lr="fast"), "^lr must be"),
+        (dict(rotation=None), "rotation must"),
+        (dict(ema="a"), "ema must"),
+        (dict(tau=2.5), "tau must"),
+        (dict(images=1.5), "images must"),
+        (dict(extent=0.3), "extent"),
+        (dict(extent=("a", "b")), "extent"),
+    ],
+    ids=str,
+)
+def test_says_what_cannot_work(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Config(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_sheared_window_still_fits_just_below_the_limit():
+    Config(shear=0.75, extent=(0.2, 0.799))  # the shear lengthens one side by 1.25
+    with pytest.raises(ValueError, match="smaller than its parent"):
+        Config(shear=0.75, extent=(0.2, 0.8))
+
+
+def test_one_number_or_one_pair_serves_all_levels():
+    config = Config(tau=[4, 3], extent=[0.2, 0.4], images=[5])
+    assert config.tau == (4, 3)
+    assert config.images == (5,)
+    assert config.extent == ((0.2, 0.4), (0.2, 0.4))
+    assert Config(tau=3, images=7).tau == (3,)
+    assert Config(tau=3, images=7).images == (7,)
+
+
+@pytest.mark.parametrize("config", [THREE, *PRESETS.values()], ids=["three", *PRESETS])
+def test_round_trip_through_json(config):
+    again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(ValueError, match="unknown setting taus, zdim: expected some of .*z_dim"):
+        Config.from_dict({"zdim": 3, "taus": 2, "rank": 4})
+
+
+def test_override():
+    config = Config().override(["z_dim=16", "tau=(2, 3)", "feedback=own", "lr = 2e-3", "seed=5"])
+    expected = Config(z_dim=16, tau=(2, 3), feedback="own", lr=2e-3, seed=5)
+    assert config == expected
+    assert Config().override(["normalise=False"]).normalise is False
+    assert Config().override(["dataset=a=b"]).dataset == "a=b"
+    assert Config().override([]) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("z_dim", "cannot read the setting 'z_dim': write it as key=value"),
+        ("z=3", "unknown setting z"),
+        ("z_dim=big", "z_dim must be a whole number.*'big'"),
+        ("lr=fast", "^lr must be"),
+        ("normalise=no", "normalise must"),
+    ],
+)
+def test_override_refuses(text, message):
+    with pytest.raises(ValueError, match=message):
+        Config().override([text])
+
+
+def test_override_of_the_depth_keeps_the_extent_of_all_levels():
+    assert Config().override(["tau=(4, 3, 2)"]).extent == Config().extent[:1] * 3
+
+
+def test_depth_and_stages():
+    assert THREE.depth == 3
+    assert THREE.stages() == [(1, 10), (3, 30)]  # a depth that sees no images is skipped
+    assert Config().stages() == [(1, 120_000), (2, 240_000)]
+    assert Config(images=(9,)).stages() == [(2, 9)]  # the last entry is the whole tree
+    assert Config(tau=(4, 4, 4), images=(8, 9)).stages() == [(2, 8), (3, 9)]
+    assert Config(tau=4, images=9).stages() == [(1, 9)]
+
+
+def test_presets_are_valid():
+    assert set(PRESETS) >= {"mnist", "paper-mnist", "paper-fashion", "paper-omniglot"}
+    for config in PRESETS.values():
+        assert config == dataclasses.replace(config)  # which validates once more
+        assert config.image_size == config.patch_size == 28
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "z_dim", "epochs", "train"),
+    [
+        ("paper-mnist", "mnist", 32, 200, 55_000),
+        ("paper-fashion", "fashion", 32, 200, 55_000),
+        ("paper-omniglot", "omniglot", 96, 400, 17_352),
+    ],
+)
+def test_paper_presets_have_the_paper_s_values(name, dataset, z_dim, epochs, train):
+    config = PRESETS[name]
+    expected = dict(
+        dataset=dataset,
+        z_dim=z_dim,
+        images=(epochs * train,),
+        tau=(4, 4),
+        extent=((1 / 4.3, 1 / 2.3),) * 2,
+        e_dim=32,
+        hidden=64,
+        action_hidden=32,
+        trunk_depth=6,
+        trunk_width=64,
+        hypernet="full",
+        feedback="child",
+        normalise=False,
+        step_vector=False,
+        state_activation="elu",
+        patch_activation="relu",
+        action_activation="sin",
+        encoder="resnet",
+        part_term="zoom",
+        part_weight=1.0,
+        kl_warmup=0,
+        batch_size=64,
+        optimiser="adam",
+        lr=4e-5,
+        warmup=0,
+        decay="none",
+        ema=0.0,
+    )
+    assert {key: getattr(config, key) for key in expected} == expected
+    assert config.stages() == [(2, epochs * train)]

