@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11 or newer with its venv module was found: install one, or name it with PYTHON=..." >&2; \
 		exit 1; fi
-	@echo "Setting up $(VENV) with $(PYTHON): once, 3 to 10 minutes (on Linux about 3 GB to download, 6 GB on disk)."
+	@echo "Setting up $(VENV) with $(PYTHON): once, 2 to 10 minutes (on Linux about 2.7 GB to download, 6 GB on disk)."
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
@@ -39,7 +39,7 @@ figures: $(READY)
 	@$(BIN)/rnp figures --mode $(MODE)
 
 test: $(READY)
-	@echo "Checking: style, then the tests and every notebook in quick mode (10 to 15 minutes on two cores)."
+	@echo "Checking: style, then the tests and every notebook in quick mode (some minutes on two cores)."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	RNP_MODE=quick $(BIN)/pytest --nbval-lax --nbval-current-env tests notebooks

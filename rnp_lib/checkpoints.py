@@ -41,13 +41,13 @@ def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
                     "use the version that wrote it, or train the model again."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(text["metadata"])
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}): copy or download it again."
         ) from None
-    return tensors, json.loads(text["metadata"])
 
 
 def save(path: str | Path, model: RNP, metadata: dict) -> None:

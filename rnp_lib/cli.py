@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import torch
 
 from rnp_lib import checkpoints, data, figures
 from rnp_lib import train as training
@@ -24,7 +25,7 @@ def data_command(names):
             click.echo(data.fetch(name))
         except data.DataUnavailable as error:
             missing.append(name)
-            click.echo(f"{name}: {error}", err=True)
+            click.echo(error, err=True)
     if missing:
         raise click.ClickException(
             f"{', '.join(missing)} could not be had; notebooks use the generated strokes instead."
@@ -45,6 +46,10 @@ def train_command(preset, settings, out, resume, device):
     `--set dataset=FOLDER` trains on your own PNG images.
     """
     config = PRESETS[preset].override(list(settings))
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    usable = ["cpu", accelerator.type] if accelerator else ["cpu"]
+    if device and device.split(":")[0] not in usable:
+        raise ValueError(f"device {device!r} cannot be used: this machine has {', '.join(usable)}.")
     training.train(config, out or Path("runs") / preset, resume, device)
 
 

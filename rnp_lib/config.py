@@ -1,6 +1,7 @@
-"""Every choice of a model and of its training in one frozen, validated dataclass, and the presets."""
+"""Every choice of a model and its training in one frozen, validated dataclass, and presets."""
 
 import ast
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -32,14 +33,10 @@ class Config:
     patch_size: int = 14  # side of every decoded patch and of every canvas below the root, pixels
 
     # The tree
-    tau: tuple[int, ...] = (
-        4,
-        4,
-    )  # children per program, one entry a level: its length is the depth K
-    extent: tuple = (
-        1 / 4.3,
-        1 / 2.3,
-    )  # child's side in parent's: (min, max), for all levels or each
+    # Children per program, one entry a level: its length is the depth K.
+    tau: tuple[int, ...] = (4, 4)
+    # Smallest and largest side of a child, in sides of its parent: one pair, or one for each level.
+    extent: tuple = (1 / 4.3, 1 / 2.3)
     rotation: float = 90.0  # largest rotation of a child, degrees
     shear: float = 0.3  # largest shear of a child (tangent)
     centre: float = 0.7  # largest offset of a child's centre; 1 is the parent's border
@@ -68,7 +65,9 @@ class Config:
     kl_warmup: int = 0  # images over which the weight of the KL grows from 0 to 1
 
     # Training
-    images: tuple[int, ...] = (120_000, 840_000)  # seen at each depth; the last entry is depth K
+    # Images seen with the tree cut at each depth: the last entry is for all K levels, the one
+    # before for K - 1, and so on (entries for which no level is left do not count).
+    images: tuple[int, ...] = (120_000, 840_000)
     batch_size: int = 128
     optimiser: str = "muon"
     lr: float = 1e-2
@@ -98,42 +97,51 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Config":
-        """Inverse of `to_dict`, also after a trip through JSON. Raises ValueError for unknown names."""
+        """Inverse of `to_dict`, also through JSON. Raises ValueError for unknown names."""
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(
-                f"unknown setting {', '.join(unknown)}: expected some of {', '.join(sorted(known))}."
+                f"unknown setting {', '.join(unknown)}: choose from {', '.join(sorted(known))}."
             )
         return cls(**values)
 
     def override(self, assignments: list[str]) -> "Config":
-        """A copy with `key=value` strings applied, values in Python syntax (a bare word is text)."""
+        """A copy with `key=value` strings applied: Python values, and bare words as text."""
+        texts = {f.name for f in dataclasses.fields(self) if f.type is str}
         changes = {}
         for text in assignments:
-            key, equals, value = text.partition("=")
+            key, equals, value = (word.strip() for word in text.partition("="))
             if not equals:
                 raise ValueError(f"cannot read the setting {text!r}: write it as key=value.")
-            try:
-                changes[key.strip()] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                changes[key.strip()] = value
+            changes[key] = value
+            if key not in texts:
+                with contextlib.suppress(ValueError, SyntaxError):
+                    changes[key] = ast.literal_eval(value)
         return self.from_dict({**self.to_dict(), **changes})
 
 
 def _normalise_types(config: Config) -> None:
-    """Lists (from JSON) become tuples; one number or one pair stands for a level or for all levels."""
+    """Lists (from JSON) become tuples; one number is one level, one pair stands for all."""
 
     def put(name, value):
         object.__setattr__(config, name, value)
 
     for name in ("tau", "images"):
         value = getattr(config, name)
+        if not isinstance(value, (int, list, tuple)):
+            raise ValueError(f"{name} must be whole numbers, one a level: got {value!r}.")
         put(name, (value,) if isinstance(value, int) else tuple(value))
+    if not isinstance(config.extent, (list, tuple)):
+        raise ValueError(f"extent must be pairs of numbers: got {config.extent!r}.")
+    put("images", config.images[-len(config.tau) :])
     extent = tuple(config.extent)
     if extent and not isinstance(extent[0], (tuple, list)):
         extent = (extent,) * len(config.tau)
-    put("extent", tuple(tuple(pair) for pair in extent))
+    extent = tuple(tuple(pair) for pair in extent)
+    if len(set(extent)) == 1:  # one pair for all levels, however many there are now
+        extent = extent[:1] * len(config.tau)
+    put("extent", extent)
 
 
 def _check(c: Config) -> None:
@@ -144,6 +152,15 @@ def _check(c: Config) -> None:
     def is_int(value, least):
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
+    kinds = {bool: (bool, "True or False"), float: ((int, float), "a number"), str: (str, "text")}
+    for f in dataclasses.fields(c):
+        kind, words = kinds.get(f.type, (object, ""))
+        value = getattr(c, f.name)
+        need(isinstance(value, kind), f"{f.name} must be {words}: got {value!r}.")
+    need(
+        all(isinstance(v, (int, float)) for p in c.extent for v in p),
+        f"extent must be numbers: got {c.extent!r}.",
+    )
     for side in ("image_size", "patch_size"):
         need(
             is_int(getattr(c, side), 8),
@@ -183,9 +200,9 @@ def _check(c: Config) -> None:
         )
     need(0 <= c.ema < 1, f"ema must be at least 0 and below 1: got {c.ema!r}.")
     need(
-        0 < len(c.images) <= c.depth and all(is_int(n, 0) for n in c.images) and c.images[-1] > 0,
-        f"images must list how many images each depth sees, {c.depth} entries at most, the last "
-        f"one (the whole tree) above 0: got {c.images!r}.",
+        c.images and all(is_int(n, 0) for n in c.images) and c.images[-1] > 0,
+        "images must list how many images each depth sees, the last one (the whole tree) above 0: "
+        f"got {c.images!r}.",
     )
     for name, allowed in CHOICES.items():
         need(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class MatrixConv2d(nn.Conv2d):
-    """A convolution that keeps its kernel as the matrix (out, in·k·k) that the Muon optimiser needs."""
+    """A convolution whose kernel is a matrix (out, in·k·k), as the Muon optimiser needs."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -78,8 +78,8 @@ def resnet_encoder(image_size: int, outputs: int) -> nn.Sequential:
     """
     channels, units = 32, 64
     strides = (1, 2, 1, 2, 1)
-    inputs = (1,) + (channels,) * 4
-    side = -(-(-(-image_size // 2)) // 2)  # each stride of 2 rounds up
+    inputs = (1, *[channels] * 4)
+    side = (image_size + 3) // 4  # two strides of 2, each rounding up
     return nn.Sequential(
         *(ResNetBlock(n, channels, s) for n, s in zip(inputs, strides, strict=True)),
         nn.Flatten(),

@@ -6,7 +6,6 @@ parameter that the notebook does not have, and knows nothing of figures; all are
 
 import ast
 import contextlib
-import difflib
 import json
 import os
 import shlex
@@ -89,7 +88,7 @@ def run_notebooks(
             print(f"      failed: {error}", flush=True)
             failures.append(f"{name}: {error}")
         else:
-            wrote = ", ".join(_display(path) for path in result.figures)
+            wrote = ", ".join(map(os.path.relpath, result.figures))
             print(f"      {result.seconds:.0f} s, wrote {wrote}", flush=True)
             results.append(result)
     for result in results:
@@ -107,9 +106,7 @@ def _choose(names: Sequence[str], table: Mapping[str, Any]) -> list[str]:
     short = {alias: name for name in table for alias in (name, *name.split("_", 1))}
     unknown = [name for name in names if name not in short]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], short, n=1)
-        hint = f" Did you mean {short[close[0]]}?" if close else ""
-        raise FigureError(f"no notebook {unknown[0]!r}: there are {', '.join(table)}.{hint}")
+        raise FigureError(f"no notebook {unknown[0]!r}: there are {', '.join(table)}.")
     wanted = {short[name] for name in names} or set(table)
     return [name for name in table if name in wanted]
 
@@ -154,7 +151,7 @@ def _run_one(
         if not running.exists():  # no kernel, so no copy
             raise
         running.replace(failed)
-        raise FigureError(f"{error} (see {_display(failed)})") from error
+        raise FigureError(f"{error} (see {os.path.relpath(failed)})") from error
     finally:
         running.unlink(missing_ok=True)
     made = [json.loads(png.with_suffix(".json").read_text(encoding="utf-8")) for png in written]
@@ -195,10 +192,8 @@ def _errors_in_outputs(notebook: nbformat.NotebookNode) -> Iterator[str]:
 
 
 def _files(name: str, mode: str) -> dict[Path, tuple[int, int] | None]:
-    """A figure's files, three in its mode's folder and three where stand-in data sends them.
-
-    With each, what changes whenever it is replaced, or None where there is none.
-    """
+    """A figure's files, in its mode's folder and where stand-in data sends them, each with what
+    changes whenever it is replaced, or None where there is none."""
     folders = (records.folder(mode), records.folder(mode, stand_in=True))
     files = [folder / f"{name}.{kind}" for folder in folders for kind in ("png", "pdf", "json")]
     return {f: (f.stat().st_mtime_ns, f.stat().st_ino) if f.is_file() else None for f in files}
@@ -212,7 +207,7 @@ def _new_figure(name: str, mode: str, before: Mapping[Path, tuple[int, int] | No
         if not any(file.parent == png.parent for file in stale):
             return png
     what = "not new" if files[stale[0]] else "missing"
-    raise FigureError(f"{name} is {what}: {_display(stale[0])}")
+    raise FigureError(f"{name} is {what}: {os.path.relpath(stale[0])}")
 
 
 @contextlib.contextmanager
@@ -252,9 +247,3 @@ def _signs_of_life(started: float) -> Iterator[bool]:
     finally:
         done.set()
         thread.join()
-
-
-def _display(path: Path) -> str:
-    """`path` as short as it can be said."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -72,7 +72,8 @@ class ProgramTree:
     def cut(self, depth: int) -> Tensor:
         """The canvas with the tree cut at `depth`, its ends decoded directly: (B, 1, H, W).
 
-        `cut(self.depth)` is the canvas itself; `cut(1)` is the sum of directly decoded parts.
+        `cut(self.depth)` is the canvas itself; `cut(1)` is the sum of directly decoded parts;
+        `cut(0)` is the program's own `patch`, which a root does not have.
         """
         if not self.children or depth == 0:
             return self.patch
@@ -108,7 +109,8 @@ class RNP(nn.Module):
                 f"images must be (B, 1, {side}, {side}) for this model: got {tuple(x.shape)}; "
                 f"make them square and greyscale and resize them to {side} pixels."
             )
-        mean, log_std = self.encoder(x).float().chunk(2, -1)
+        out = self.encoder(x)
+        mean, log_std = out.to(torch.promote_types(out.dtype, torch.float32)).chunk(2, -1)
         # The bounds only guard against overflow: learned values stay far inside them.
         return Normal(mean, log_std.clamp(-10, 5).exp(), validate_args=False)
 
@@ -128,7 +130,7 @@ class RNP(nn.Module):
     def sample(self, n: int, seed: int = 0) -> ProgramTree:
         """The trees of n programs drawn from the prior N(0, I)."""
         noise = torch.randn(n, self.config.z_dim, generator=torch.Generator().manual_seed(seed))
-        return self.decode(noise.to(self.step.device))
+        return self.decode(noise.to(self.step))
 
     def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
         """Algorithm 1: z (B, |z|), a program of `level`, unrolled `depth` levels deep.
@@ -137,6 +139,8 @@ class RNP(nn.Module):
         their directly decoded patches.
         """
         c = self.config
+        if not 1 <= depth <= level:
+            raise ValueError(f"depth must be from 1 to {level}: got {depth}.")
         tau = c.tau[c.depth - level]
         waits_for_child = c.feedback == "child" and depth > 1
         program = self.hypernet(z)

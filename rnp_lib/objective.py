@@ -73,14 +73,15 @@ def terms(model: RNP, x: Tensor, noise: Tensor, depth: int | None = None) -> Ter
     """
     k = model.config.depth
     q = model.encode(x)
-    tree = model.unroll(q.mean + q.scale * noise, k, depth or k)
+    tree = model.unroll(q.mean + q.scale * noise, k, k if depth is None else depth)
     part = PART_TERMS[model.config.part_term](tree, x)
     return Terms(squared_error(tree.canvas, x), kl_to_prior(q), part)
 
 
 @torch.no_grad()
 def reconstruction_error(model: RNP, images: Tensor, depth: int | None = None) -> Tensor:
-    """SSE of each image (N, 1, H, W) under its posterior mean, canvas composed from the leaves; (N,)."""
+    """SSE of each image (N, 1, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
     k = model.config.depth
-    trees = ((model.unroll(model.encode(x).mean, k, depth or k), x) for x in images.split(500))
+    depth = k if depth is None else depth
+    trees = ((model.unroll(model.encode(x).mean, k, depth), x) for x in images.split(500))
     return torch.cat([squared_error(tree.canvas, x) for tree, x in trees])

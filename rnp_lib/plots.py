@@ -23,7 +23,8 @@ STYLE = {
 
 def grey(canvas: Tensor) -> np.ndarray:
     """Canvases (B, 1, H, W) as dark ink on white, (B, H, W, 3) in [0, 1]."""
-    return (1 - canvas.clamp(0, 1)).squeeze(1).unsqueeze(-1).expand(-1, -1, -1, 3).cpu().numpy()
+    paper = 1 - canvas.detach().cpu().clamp(0, 1)
+    return paper.movedim(1, -1).expand(-1, -1, -1, 3).numpy()
 
 
 def coloured(placed: list[Tensor]) -> np.ndarray:
@@ -31,7 +32,7 @@ def coloured(placed: list[Tensor]) -> np.ndarray:
 
     Where children overlap their inks mix; an ink above 1 counts as 1.
     """
-    ink = torch.stack(placed, -1).squeeze(1).clamp(0, 1).cpu()  # (B, H, W, τ)
+    ink = torch.cat(placed, 1).detach().cpu().clamp(0, 1).movedim(1, -1)  # (B, H, W, τ)
     shade = 1 - torch.tensor([_rgb(COLOURS[t % len(COLOURS)]) for t in range(len(placed))])
     return (1 - (ink @ shade).clamp(0, 1)).numpy()
 
@@ -55,7 +56,7 @@ def outline(axes: Axes, corners: np.ndarray, colour: str) -> None:
 def corners(child: ProgramTree, size: int) -> np.ndarray:
     """The corners of a child's window in its parent's canvas of side `size`, pixels, (B, 4, 2)."""
     frame = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
-    return ((child.affine.cpu() @ frame).mT.add(1) / 2 * (size - 1)).numpy()
+    return ((child.affine.detach().cpu() @ frame).mT.add(1) / 2 * (size - 1)).numpy()
 
 
 def parsing(x: Tensor, tree: ProgramTree, columns: int = 2) -> Figure:
@@ -67,32 +68,37 @@ def parsing(x: Tensor, tree: ProgramTree, columns: int = 2) -> Figure:
     """
     rows = -(-len(x) // columns)
     boxes = np.stack([coloured(child.placed) for child in tree.children], 1)  # (B, τ, P, P, 3)
+    side, gap, margin, top = 0.85, 0.08, 0.3, 0.3  # inches; `side` is that of a box
+    height = 2 * side + gap
+    across = -(-len(tree.children) // 2)  # boxes in a row
+    width = side + gap + height + gap + across * (side + gap)
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(4.4 * columns, 1.9 * rows), layout="constrained")
-        cells = figure.subfigures(rows, columns, squeeze=False, wspace=0.04, hspace=0.04).flat
-        each = zip(cells, grey(x), grey(tree.canvas), coloured(tree.placed), boxes, strict=False)
-        for i, (cell, *pictures) in enumerate(each):
-            _parsing_cell(cell, *pictures, titled=i < columns)
+        size = (columns * (margin + width), rows * (height + margin) + top)
+        figure = plt.figure(figsize=size)
+        each = zip(grey(x), grey(tree.canvas), coloured(tree.placed), boxes, strict=True)
+        for i, (image, canvas, parts, each_box) in enumerate(each):
+            left = margin + i % columns * (margin + width)
+            bottom = size[1] - top - height - i // columns * (height + margin)
+
+            def cell(x, y, inches, left=left, bottom=bottom):
+                place = np.array([left + x, bottom + y, inches, inches]) / np.tile(size, 2)
+                return figure.add_axes(place)
+
+            for y, picture, label in ((side + gap, image, "input"), (0, canvas, "drawn")):
+                axes = cell(0, y, side)
+                show(axes, picture)
+                axes.set_ylabel(label)
+            middle = cell(side + gap, 0, height)
+            show(middle, parts)
+            for t, box in enumerate(each_box):
+                x = side + height + 2 * gap + t % across * (side + gap)
+                axes = cell(x, (1 - t // across) * (side + gap), side)
+                show(axes, box, COLOURS[t % len(COLOURS)])
+                axes.spines[:].set(linewidth=2)
+                if i < columns and t == 0:
+                    middle.set_title("parts, placed by $z^2$")
+                    axes.set_title("sub-parts, placed by each $z^1$", loc="left")
     return figure
-
-
-def _parsing_cell(cell, image, canvas, parts, boxes, titled: bool) -> None:
-    across = -(-len(boxes) // 2)
-    grid = cell.add_gridspec(2, 3 + across, width_ratios=[1, 2, 0.05, *[1] * across])
-    for row, (picture, label) in enumerate([(image, "input"), (canvas, "drawn")]):
-        axes = cell.add_subplot(grid[row, 0])
-        show(axes, picture)
-        axes.set_ylabel(label)
-    axes = cell.add_subplot(grid[:, 1])
-    show(axes, parts)
-    if titled:
-        axes.set_title("parts, placed by $z^2$")
-    for t, box in enumerate(boxes):
-        axes = cell.add_subplot(grid[t // across, 3 + t % across])
-        show(axes, box, COLOURS[t % len(COLOURS)])
-        axes.spines[:].set(linewidth=2)
-        if titled and t == 0:
-            axes.set_title("sub-parts, by each part's $z^1$", loc="left")
 
 
 def windows(tree: ProgramTree) -> Figure:

@@ -32,8 +32,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from rnp_lib import checkpoints, train
 from rnp_lib import data as datasets
+from rnp_lib.config import PRESETS
 from rnp_lib.files import ROOT, git_state, replacing
+from rnp_lib.model import RNP
 
 MODES = ("quick", "full", "paper")
 DPI = 200
@@ -117,6 +120,17 @@ class Run:
             self.stand_ins[name] = used
         self._data[f"{used}/{split}"] = datasets.digest(images, labels)
         return images, labels
+
+    def model(self, name: str) -> RNP:
+        """The committed model `name`, in eval mode on the run's device; in paper mode, one trained
+        first with the preset paper-NAME (or the rest of such a training that was interrupted)."""
+        if self.mode == "paper":
+            preset = f"paper-{name}"
+            path = train.train(PRESETS[preset], ROOT / "runs" / preset, resume=True)
+        else:
+            path = checkpoints.find(name)
+        self.checkpoint(path)
+        return checkpoints.load(path, self.device)
 
     def checkpoint(self, path: str | Path) -> None:
         """Note the SHA-256 of a checkpoint file that this run loads."""

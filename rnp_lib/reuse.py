@@ -6,6 +6,7 @@ from torch import Tensor
 from rnp_lib.transforms import affine, place
 
 
+@torch.enable_grad()
 def fit_actions(
     primitive: Tensor,
     target: Tensor,
@@ -42,4 +43,4 @@ def fit_actions(
         errors.sum().backward()
         optimiser.step()
     best = raw.detach()[errors.argmin()].tanh()
-    return best, [copy.unsqueeze(0) for copy in draw(best.unsqueeze(0))[0]]
+    return best, list(draw(best.unsqueeze(0)).detach().unbind(1))

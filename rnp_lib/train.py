@@ -1,9 +1,7 @@
 """Training: stages of growing depth, resumable bit for bit, on one device or on several."""
 
 import csv
-import itertools
 import json
-import math
 import os
 import signal
 import sys
@@ -12,19 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rnp_lib import checkpoints, data
 from rnp_lib.config import Config
-from rnp_lib.encoder import MatrixConv2d
 from rnp_lib.files import code_version, replacing
-from rnp_lib.model import RNP
-from rnp_lib.objective import reconstruction_error, terms
+from rnp_lib.objective import reconstruction_error
+from rnp_lib.trainer import Trainer
 
-STATE_FORMAT = "rnp-training-1"
 COLUMNS = "step images depth minutes lr loss sse kl part gradient_norm validation_sse".split()
 
 
@@ -32,195 +25,12 @@ class TrainingStopped(RuntimeError):
     """Training ended early, and how to go on."""
 
 
-class Objective(nn.Module):
-    """The loss as a module's forward: what DistributedDataParallel averages gradients of."""
-
-    def __init__(self, model: RNP):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, noise: Tensor, depth: int, kl_weight: float):
-        c = self.model.config
-        t = terms(self.model, x, noise, depth)
-        loss = t.loss(c.sigma2, c.part_weight, kl_weight)
-        return loss, torch.stack([loss, t.sse.mean(), t.kl.mean(), t.part.mean()]).detach()
-
-
-def make_optimisers(model: RNP) -> list[torch.optim.Optimizer]:
-    """Adam on everything (the paper), or Muon on weight matrices and Adam on the rest."""
-    c = model.config
-    if c.optimiser == "adam":
-        return [torch.optim.Adam(model.parameters(), lr=c.lr)]
-    layers = (m for m in model.modules() if isinstance(m, (nn.Linear, MatrixConv2d)))
-    matrices = [layer.weight for layer in layers]
-    taken = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in taken]
-    muon = torch.optim.Muon(
-        matrices, lr=c.lr, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
-    return [muon, torch.optim.Adam(rest, lr=c.adam_lr)]
-
-
-def learning_rate_factor(config: Config, step: int, total: int) -> float:
-    """Linear warm-up, then half a cosine down to 0 at `total` steps (or no decay)."""
-    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    return warm * (0.5 * (1 + math.cos(math.pi * step / total)) if config.decay == "cosine" else 1)
-
-
-def moving_average(decay: float):
-    """How `AveragedModel` averages: exponentially, following faster in the first steps."""
-
-    def update(averages, weights, n):
-        n = int(n)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
-
-
-def split_validation(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Training and validation images: the last 5,000, or the last tenth of a small set."""
-    n = min(5_000, max(1, len(images) // 10))
-    return images[:-n], images[-n:]
-
-
-class Trainer:
-    """One training run: its model, optimisers, average of weights, and place in the schedule.
-
-    Every random number of step s is drawn from a generator seeded by (seed, s), and every process
-    draws those of the whole batch and uses its share: (seed, step) is all the random state there
-    is, and any number of processes sees the same data and noise.
-    """
-
-    def __init__(self, config: Config, images: Tensor, out: Path, device: torch.device):
-        self.config, self.out, self.device = config, out, device
-        self.rank, self.world = 0, 1
-        if dist.is_initialized():
-            self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        if config.batch_size % self.world:
-            raise ValueError(
-                f"batch_size {config.batch_size} cannot be shared by {self.world} processes "
-                "evenly: choose a multiple."
-            )
-        train_images, validation = split_validation(images)
-        if len(train_images) < config.batch_size:
-            raise ValueError(
-                f"{len(train_images)} training images do not fill one batch of "
-                f"{config.batch_size}: add images or set a smaller batch_size."
-            )
-        self.images, self.validation = train_images.to(device), validation.to(device)
-        self.steps_per_epoch = len(train_images) // config.batch_size
-        stage_steps = [(d, max(1, n // config.batch_size)) for d, n in config.stages()]
-        self.stages = [d for d, _ in stage_steps]
-        self.stage_ends = list(itertools.accumulate(n for _, n in stage_steps))
-        self.total = self.stage_ends[-1]
-
-        torch.manual_seed(config.seed)
-        self.model = RNP(config).to(device)
-        self.model.step.requires_grad_(config.step_vector)  # DDP waits for every gradient
-        self.objective = Objective(self.model)
-        if self.world > 1:
-            self.objective = DistributedDataParallel(self.objective)
-        self.optimisers = make_optimisers(self.model)
-        self.base_rates = [o.param_groups[0]["lr"] for o in self.optimisers]
-        average = moving_average(config.ema)
-        self.average = AveragedModel(self.model, multi_avg_fn=average)
-        self.step, self.seconds = 0, 0.0
-        self._epoch, self._order = -1, None
-
-    def _generator(self, stream: int, index: int) -> torch.Generator:
-        generator = torch.Generator(self.device)
-        return generator.manual_seed(hash((self.config.seed, stream, index)) % 2**63)
-
-    def depth(self, step: int) -> int:
-        """Levels unrolled in a step."""
-        return next(d for d, end in zip(self.stages, self.stage_ends, strict=True) if step < end)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's share of the images and of the noise of a step."""
-        size = self.config.batch_size
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = self._generator(0, epoch)
-            order = torch.randperm(len(self.images), generator=generator, device=self.device)
-            self._epoch, self._order = epoch, order
-        chosen = self._order[position * size : (position + 1) * size]
-        noise = torch.randn(
-            size, self.config.z_dim, generator=self._generator(1, step), device=self.device
-        )
-        mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-        return self.images[chosen[mine]], noise[mine]
-
-    def train_step(self) -> Tensor:
-        """One step: loss, sse, KL, part term and gradient norm, (5,)."""
-        c, step = self.config, self.step
-        kl_weight = min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0
-        factor = learning_rate_factor(c, step, self.total)
-        for optimiser, rate in zip(self.optimisers, self.base_rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss, values = self.objective(*self.batch(step), self.depth(step), kl_weight)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
-        for optimiser in self.optimisers:
-            optimiser.step()
-        self.average.update_parameters(self.model)
-        self.step += 1
-        return torch.cat([values, norm.detach().reshape(1)])
-
-    def validate(self) -> float:
-        """Mean SSE per validation image, averaged weights, tree as deep as trained so far."""
-        model = self.average.module.eval()
-        return float(reconstruction_error(model, self.validation, self.depth(self.step - 1)).mean())
-
-    def save_state(self) -> None:
-        """All that is needed to go on: weights, their average, optimisers, step, clock."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, optimiser in enumerate(self.optimisers):
-            for j, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{i}.{j}.{k}": v for k, v in state.items()}
-        about = {"config": self.config.to_dict(), "step": self.step, "seconds": self.seconds}
-        checkpoints.write(self.out / "state.safetensors", STATE_FORMAT, tensors, about)
-
-    def last_state(self) -> str:
-        if not (self.out / "state.safetensors").exists():
-            return "no state had been saved yet"
-        return f"the last good state is kept in {self.out}"
-
-    def load_state(self) -> None:
-        """Go on from `save_state`. Raises CheckpointError if it was another configuration's."""
-        path = self.out / "state.safetensors"
-        tensors, about = checkpoints.read(path, STATE_FORMAT)
-        if Config.from_dict(about["config"]) != self.config:
-            raise checkpoints.CheckpointError(
-                f"{path} was written with other settings: resume with the same preset and --set, "
-                "or choose another --out."
-            )
-
-        def part(prefix):
-            n = len(prefix)
-            return {k[n:]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(part("model."))
-        self.average.load_state_dict(part("average."))
-        for i, optimiser in enumerate(self.optimisers):
-            states: dict[int, dict] = {}
-            for name, value in part(f"optimiser.{i}.").items():
-                index, key = name.split(".")
-                states.setdefault(int(index), {})[key] = value
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": states, "param_groups": groups})
-        self.step, self.seconds = about["step"], about["seconds"]
-
-
 class Log:
     """metrics.csv, and progress: a bar in a terminal, lines elsewhere."""
 
     def __init__(self, trainer: Trainer):
         self.path = trainer.out / "metrics.csv"
+        self.printed = 0.0  # minutes into the run
         rows = self._rows_before(trainer.step)
         with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
@@ -243,15 +53,17 @@ class Log:
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow(row)
         text = f"sse {row['sse']:.2f} kl {row['kl']:.1f}"
-        if row["validation_sse"] != "":
+        validated = row["validation_sse"] != ""
+        if validated:
             text += f" validation sse {row['validation_sse']:.2f}"
-            if self.bar.disable:
-                print(
-                    f"step {row['step']} of {self.bar.total}, {row['minutes']:.1f} min, "
-                    f"depth {row['depth']}: {text}",
-                    flush=True,
-                )
         self.bar.set_postfix_str(text, refresh=False)
+        if self.bar.disable and (validated or row["minutes"] - self.printed >= 0.5):
+            self.printed = row["minutes"]
+            print(
+                f"step {row['step']} of {self.bar.total}, {row['minutes']:.1f} min, "
+                f"depth {row['depth']}: {text}",
+                flush=True,
+            )
 
 
 def run(trainer: Trainer, log_every: int, save_every: int, validate_every: int) -> None:

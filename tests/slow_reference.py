@@ -1,4 +1,4 @@
-"""The model again, slowly: section 2 of the paper in numpy, float64, one program and one step at a time.
+"""Section 2 of the paper again, slowly: numpy, float64, one program and one step at a time.
 
 It shares nothing with rnp_lib but the parameters, which it reads by name.
 """

@@ -153,7 +153,6 @@ def test_names_may_be_short_and_keep_the_tables_order(names, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"names": ["parsign"]}, r"no notebook 'parsign': .*Did you mean 01_parsing\?"),
         (
             {"names": ["99"]},
             r"no notebook '99': there are 01_parsing, 02_bare, 03_modeless, 04_gone",

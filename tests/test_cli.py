@@ -1,0 +1,142 @@
+"""The command line: what it does, and the one line it answers a mistake with."""
+
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+import rnp_lib
+from rnp_lib import cli, data
+
+
+@pytest.fixture
+def rnp(monkeypatch, capsys):
+    """Run a command in this process: its exit status and what it wrote, as a shell would see it."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rnp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = exit.value.code
+        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code or 0, out, err)
+
+    return run
+
+
+def failed(outcome, *words):
+    """The command failed, and the last line on stderr, the only one of its kind, says why."""
+    code, _, err = outcome
+    assert code != 0
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith(("rnp: ", "Error: "))]
+    assert err.endswith(f"{line}\n")
+    for word in words:
+        assert word in line
+    return line
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """An empty working folder, so that a run that should not start would be seen."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["data", "train", "figures"]),
+        (["-h"], ["data", "train", "figures"]),
+        (["train", "--help"], ["--set", "--resume", "--out", "--device", "torchrun", "mnist"]),
+        (["data", "--help"], ["NAME"]),
+        (["figures", "--help"], ["quick", "full", "paper"]),
+    ],
+)
+def test_help(rnp, arguments, words):
+    code, out, err = rnp(*arguments)
+    assert (code, err) == (0, "")
+    for word in words:
+        assert word in out
+
+
+def test_unknown_names_are_refused_with_the_known_ones(rnp, nowhere):
+    failed(rnp("train", "mnits"), "mnits", *rnp_lib.PRESETS)
+    failed(rnp("data", "mnits"), "mnits", *data.NAMES)
+    failed(rnp("trian"), "trian")
+    failed(rnp("train", "mnist", "--colour", "red"), "--colour")
+    assert not list(nowhere.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lr", ["'lr'", "key=value"]),
+        ("learning_rate=0.1", ["unknown setting learning_rate", "adam_lr"]),
+        ("optimiser=sgd", ["optimiser", "muon, adam", "sgd"]),
+        ("tau=0", ["tau", "1 or more"]),
+        ("extent=(0.5, 1.5)", ["a child must be smaller than its parent"]),
+        ("image_size=(28, 32)", ["image_size", "square"]),
+        ("batch_size=2.5", ["batch_size", "2.5"]),
+        ("images=(0, 0)", ["images"]),
+        ("ema=1", ["ema"]),
+        ("lr=-1", ["lr", "positive"]),
+        ("lr=fast", ["lr", "fast"]),
+        ("tau=None", ["tau"]),
+    ],
+)
+def test_a_bad_setting_is_one_line(rnp, nowhere, setting, words):
+    failed(rnp("train", "mnist", "--set", setting), *words)
+    assert not list(nowhere.iterdir())
+
+
+def test_a_device_that_is_not_there(rnp, nowhere):
+    for device in ("gpu", "xla", "cuda:x" if not torch.cuda.is_available() else "mps"):
+        failed(rnp("train", "mnist", "--device", device), repr(device), "cpu")
+    assert not list(nowhere.iterdir())
+
+
+def test_data_that_is_not_there_or_cannot_be_used(rnp, nowhere):
+    settings = tiny.arguments(tiny.config(dataset="pictures"))
+    failed(rnp("train", "mnist", *settings), "'pictures'", "nor a folder of PNGs")
+    (nowhere / "pictures").mkdir()
+    failed(rnp("train", "mnist", *settings), "pictures", "no PNG")
+    tiny.write_pngs(nowhere / "pictures" / "few", 6)
+    failed(rnp("train", "mnist", *settings), "do not fill one batch of 8")
+    Image.new("L", (16, 20)).save(nowhere / "pictures" / "oblong.png")
+    failed(rnp("train", "mnist", *settings), "oblong.png", "square")
+    (nowhere / "pictures" / "oblong.png").write_bytes(b"no picture")
+    failed(rnp("train", "mnist", *settings), "oblong.png")
+    assert [path.name for path in nowhere.iterdir()] == ["pictures"]
+
+
+def test_a_run_through_the_command_line(rnp, nowhere, monkeypatch, capsys):
+    tiny.write_pngs(nowhere / "pictures", 40)
+    settings = tiny.arguments(tiny.config(dataset="pictures", images=(16, 16)))
+    monkeypatch.chdir(nowhere)
+    code, out, err = rnp("train", "mnist", *settings)
+    assert (code, err) == (0, "")
+    run = nowhere / "runs" / "mnist"
+    assert '"test_sse"' in out
+    assert "step 4 of 4" in out
+    model = rnp_lib.load(run / "model.safetensors")
+    assert model.config == tiny.config(dataset="pictures", images=(16, 16))
+    before = (run / "state.safetensors").read_bytes()
+    failed(rnp("train", "mnist", *settings), "runs/mnist", "--resume", "--out")
+    failed(rnp("train", "mnist", *settings, "--set", "seed=1", "--resume"), "other settings")
+    (run / "state.safetensors").write_bytes(before[:1000])
+    failed(rnp("train", "mnist", *settings, "--resume"), "not a whole safetensors file")
+
+
+def test_a_mistake_in_a_real_process(nowhere):
+    done = subprocess.run(
+        [sys.executable, "-m", "rnp_lib", "train", "mnist", "--set", "dataset=pictures"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    failed((done.returncode, done.stdout, done.stderr), "'pictures'")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,244 @@
+"""The hypernetwork: how much it generates, and that what it generates is what is computed with."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import slow_reference as slow
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rnp_lib.config import PRESETS, Config
+from rnp_lib.hypernet import FactorisedLinear, FullLinear, HyperNetwork
+
+SMALL = Config(
+    patch_size=8,
+    z_dim=5,
+    e_dim=4,
+    feedback="child",
+    hypernet="factorised",
+    rank=3,
+    trunk_depth=2,
+    trunk_width=6,
+    hidden=7,
+    action_hidden=4,
+)
+KINDS = ("full", "factorised")
+FEEDBACKS = ("child", "own", "none")
+PAPER_LIKE = dict(
+    normalise=False, state_activation="elu", patch_activation="relu", action_activation="sin"
+)
+
+
+def make(**changes):
+    """A small float64 hypernetwork whose parameters are all random, the zero ones too."""
+    net = HyperNetwork(dataclasses.replace(SMALL, **changes)).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return net
+
+
+def random(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+# How much is generated
+
+
+def generated_by_network(net):
+    """Generated numbers of each sub-network, initial hidden states included."""
+    counts = dict(encode=0, state=net.state_0.out_features, policy=net.policy_0.out_features)
+    for name, layer in net.layers.items():
+        network = name.split("_")[0]
+        counts[network] = counts.get(network, 0) + layer.head.out_features
+    return counts
+
+
+@pytest.mark.parametrize("preset", ["paper-mnist", "paper-fashion"])
+def test_the_paper_s_hypernetwork_generates_133376_numbers(preset):
+    net = HyperNetwork(PRESETS[preset])
+    assert generated_by_network(net) == dict(
+        encode=65_184, state=2_112, policy=2_112, patch=60_608, action=3_360
+    )
+    assert net.generated == 133_376
+    heads = [net.state_0, net.policy_0, *(layer.head for layer in net.layers.values())]
+    assert sum(head.weight.numel() for head in heads) == 133_376 * 64  # 8.54 million
+
+
+def test_the_paper_s_trunk_and_start_heads():
+    net = HyperNetwork(PRESETS["paper-mnist"])
+    kinds = [type(module) for module in net.trunk]
+    assert kinds == [nn.Linear, nn.LayerNorm, nn.ELU] * 6
+    sizes = [(m.in_features, m.out_features) for m in net.trunk if isinstance(m, nn.Linear)]
+    assert sizes == [(32, 64)] + [(64, 64)] * 5
+    for head, outputs in ((net.action_0, 6), (net.patch_0, 784)):
+        sizes = [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)]
+        assert sizes == [(64, 64), (64, outputs)]
+
+
+def test_omniglot_s_sizes():
+    counts = generated_by_network(HyperNetwork(PRESETS["paper-omniglot"]))
+    assert counts["state"] == counts["policy"] == 96 * 96 + 32 * 96 + 96 + 96
+    assert counts["patch"] == 60_608 + (96 - 32) * 64
+    assert counts["action"] == 3_360 + (96 - 32) * 32
+
+
+def test_factors_are_far_fewer_numbers():
+    config = dataclasses.replace(PRESETS["paper-mnist"], rank=64)
+    full = HyperNetwork(config)
+    factorised = HyperNetwork(dataclasses.replace(config, hypernet="factorised"))
+    biases = 4 * 64 + 32 + 2 * 32 + 3 * 64 + 3 * 32  # encoder, states, patch, action
+    assert factorised.generated == len(factorised.layers) * 64 + biases + 2 * 32
+    size = {net: sum(p.numel() for p in net.parameters()) for net in (full, factorised)}
+    assert size[factorised] < size[full] / 10
+
+
+# One generated layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("norm", [None, lambda y: F.layer_norm(y, y.shape[-1:])])
+def test_full_layer_against_one_sample_at_a_time(bias, norm):
+    layer = FullLinear(width=6, n_in=3, n_out=4, bias=bias, rank=0).double()
+    nn.init.normal_(layer.head.bias)
+    h, v = random(5, 6), random(5, 2, 3)
+    y = layer(h)(v, norm)
+    assert y.shape == (5, 2, 4)
+    assert layer.generated == 3 * 4 + 4 * bias
+    for b, t in itertools.product(range(5), range(2)):
+        numbers = layer.head.weight @ h[b] + layer.head.bias
+        expected = F.linear(v[b, t], numbers[:12].view(4, 3))
+        expected = norm(expected) if norm else expected
+        expected = expected + numbers[12:] if bias else expected  # the norm goes before the bias
+        torch.testing.assert_close(y[b, t], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("norm", [None, lambda y: F.layer_norm(y, y.shape[-1:])])
+def test_factorised_layer_against_one_sample_at_a_time(bias, norm):
+    layer = FactorisedLinear(width=6, n_in=3, n_out=4, bias=bias, rank=2).double()
+    nn.init.normal_(layer.head.bias)
+    h, v = random(5, 6), random(5, 2, 3)
+    y = layer(h)(v, norm)
+    assert layer.generated == 2 + 4 * bias
+    for b, t in itertools.product(range(5), range(2)):
+        numbers = layer.head.weight @ h[b] + layer.head.bias
+        weight = layer.u.weight @ torch.diag(numbers[:2]) @ layer.v.weight
+        expected = F.linear(v[b, t], weight)
+        expected = norm(expected) if norm else expected
+        expected = expected + numbers[2:] if bias else expected
+        torch.testing.assert_close(y[b, t], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_factorised_layer_is_a_full_one_whose_tensor_has_rank_r():
+    factorised = FactorisedLinear(width=6, n_in=3, n_out=4, bias=True, rank=2).double()
+    nn.init.normal_(factorised.head.bias)
+    full = FullLinear(width=6, n_in=3, n_out=4, bias=True, rank=0).double()
+    with torch.no_grad():
+        for name in ("weight", "bias"):  # of h, and of the constant 1 beside it
+            factor = getattr(factorised.head, name)[:2].view(2, -1)
+            tensor = torch.einsum("or,ri,rk->oik", factorised.u.weight, factorised.v.weight, factor)
+            rest = getattr(factorised.head, name)[2:]
+            numbers = torch.cat([tensor.reshape(12, -1), rest.view(4, -1)])
+            getattr(full.head, name).copy_(numbers.view_as(getattr(full.head, name)))
+    h, v = random(5, 6), random(5, 2, 3)
+    torch.testing.assert_close(factorised(h)(v), full(h)(v), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [FullLinear, FactorisedLinear])
+def test_a_new_layer_keeps_the_scale_of_its_input(kind):
+    layer = kind(width=64, n_in=50, n_out=400, bias=True, rank=64)
+    y = layer(torch.randn(200, 64))(torch.randn(200, 4, 50))
+    assert 0.5 < y.std().item() < 2
+
+
+# All of them together
+
+
+@pytest.mark.parametrize("feedback", FEEDBACKS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("style", [{}, PAPER_LIKE], ids=["ours", "paper"])
+def test_networks_against_one_program_at_a_time(kind, feedback, style):
+    net = make(hypernet=kind, feedback=feedback, **style)
+    z, steps = random(3, 5), 2
+    patch, action, e = random(3, steps, 64), random(3, steps, 6), random(3, steps, 4)
+    state = random(3, steps, 5)
+    program = net(z)
+    results = dict(
+        encode=program.encode(None if feedback == "none" else patch, action),
+        state=program.next_state(state, e),
+        policy=program.next_policy(state, e),
+        action=program.action(state),
+        patch=program.patch(state),
+    )
+    for b in range(3):
+        expected = slow.Networks(net, z[b].numpy())
+        for t in range(steps):
+            x, a, s = patch[b, t].numpy(), action[b, t].numpy(), state[b, t].numpy()
+            values = dict(
+                encode=expected.encode(x, a),
+                state=expected.recur("state", s, e[b, t].numpy()),
+                policy=expected.recur("policy", s, e[b, t].numpy()),
+                action=expected.action(s),
+                patch=expected.patch(s),
+            )
+            for name, value in values.items():
+                np.testing.assert_allclose(
+                    results[name][b, t].detach(), value, rtol=1e-10, atol=1e-10, err_msg=name
+                )
+        for name in ("state_0", "policy_0", "action_0", "patch_0")[: 3 + (feedback != "none")]:
+            value = getattr(expected, name)
+            np.testing.assert_allclose(getattr(program, name)[b, 0].detach(), value, atol=1e-10)
+
+
+@pytest.mark.parametrize("feedback", FEEDBACKS)
+def test_ranges_and_shapes(feedback):
+    program = make(feedback=feedback)(3 * random(20, 5))
+    action, patch = program.action(random(20, 2, 5)), program.patch(random(20, 2, 5))
+    assert action.shape == (20, 2, 6)
+    assert patch.shape == (20, 2, 64)
+    assert program.state_0.shape == program.policy_0.shape == (20, 1, 5)
+    assert program.action_0.shape == (20, 1, 6)
+    assert max(action.abs().max(), program.action_0.abs().max()) <= 1
+    assert patch.min() >= 0
+    assert patch.max() <= 1
+    if feedback == "none":
+        assert program.patch_0 is None
+    else:
+        assert program.patch_0.shape == (20, 1, 64)
+        assert program.patch_0.min() >= 0
+
+
+def test_patches_start_dark():
+    net = HyperNetwork(Config())
+    patch = net(torch.randn(50, 32)).patch(torch.tanh(torch.randn(50, 4, 32)))
+    assert 0.02 < patch.mean().item() < 0.25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_generated_layer_depends_on_z(kind):
+    net = make(hypernet=kind)
+    first, second = net(random(1, 5)), net(random(1, 5))
+    for name in net.layers:
+        n_in = net.layers[name].n_in if kind == "full" else net.layers[name].v.in_features
+        v = random(1, 1, n_in)
+        assert not torch.allclose(first.layers[name](v), second.layers[name](v)), name
+    for name in ("state_0", "policy_0", "action_0", "patch_0"):
+        assert not torch.allclose(getattr(first, name), getattr(second, name)), name
+
+
+@pytest.mark.parametrize("feedback", FEEDBACKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_parameter(kind, feedback):
+    net = make(hypernet=kind, feedback=feedback)
+    program = net(random(3, 5))
+    e = program.encode(program.patch_0, program.action_0)
+    state = program.next_state(program.state_0, e)
+    policy = program.next_policy(program.policy_0, e)
+    results = program.patch(state), program.action(policy)
+    sum((random(*r.shape) * r).sum() for r in results).backward()
+    idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []

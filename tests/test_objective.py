@@ -1,0 +1,271 @@
+"""The objective against closed forms, Monte Carlo and an independent slow version in float64."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import slow_reference as slow
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from rnp_lib.config import Config
+from rnp_lib.model import RNP
+from rnp_lib.objective import (
+    Terms,
+    canvas_part_term,
+    constant,
+    kl_to_prior,
+    reconstruction_error,
+    squared_error,
+    terms,
+    zoom_part_term,
+)
+
+SMALL = Config(
+    image_size=12,
+    patch_size=8,
+    extent=(0.3, 0.6),
+    z_dim=5,
+    e_dim=4,
+    feedback="child",
+    hypernet="factorised",
+    rank=3,
+    trunk_depth=2,
+    trunk_width=6,
+    hidden=7,
+    action_hidden=4,
+    sigma2=0.07,
+    images=(100,),
+)
+TAUS = {1: (3,), 2: (2, 3), 3: (2, 2, 2)}
+DEPTHS = pytest.mark.parametrize("k", [1, 2, 3])
+
+
+def make(k=2, **changes):
+    return RNP(dataclasses.replace(SMALL, tau=TAUS[k], extent=(0.3, 0.6), **changes)).double()
+
+
+def batch(n=3):
+    """Images and noise."""
+    return torch.rand(n, 1, 12, 12, dtype=torch.float64), torch.randn(n, 5, dtype=torch.float64)
+
+
+def slow_trees(model, x, noise, depth=None):
+    """The tree of each image's sampled program, by the slow reference."""
+    mean, log_std = model.encoder(x).chunk(2, -1)
+    z = (mean + log_std.exp() * noise).detach().numpy()
+    return [slow.unroll(model, program, depth=depth) for program in z]
+
+
+# KL
+
+
+def random_posterior(n=4, z=6):
+    return Normal(
+        torch.randn(n, z, dtype=torch.float64), torch.rand(n, z, dtype=torch.float64) + 0.2
+    )
+
+
+def test_kl_is_that_of_torch_distributions():
+    q = random_posterior()
+    prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+    torch.testing.assert_close(kl_to_prior(q), kl_divergence(q, prior).sum(-1))
+    assert kl_to_prior(q).shape == (4,)
+    torch.testing.assert_close(kl_to_prior(prior), torch.zeros(4, dtype=torch.float64))
+
+
+def test_kl_is_that_of_monte_carlo():
+    q = random_posterior(2, 3)
+    prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+    z = q.sample((200_000,))
+    ratio = (q.log_prob(z) - prior.log_prob(z)).sum(-1)
+    error = ratio.std(0) / math.sqrt(len(ratio))
+    assert ((ratio.mean(0) - kl_to_prior(q)).abs() < 5 * error).all()
+    assert (error < 0.02).all()
+
+
+def test_gradient_of_the_kl():
+    mean = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    scale = (torch.rand(2, 3, dtype=torch.float64) + 0.2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, s: kl_to_prior(Normal(m, s)), (mean, scale))
+
+
+# The ELBO
+
+
+@DEPTHS
+@pytest.mark.parametrize("feedback", ["child", "own", "none"])
+def test_elbo_against_a_slow_one(k, feedback):
+    model = make(k, feedback=feedback)
+    x, noise = batch()
+    result = terms(model, x, noise)
+
+    sigma2 = model.config.sigma2
+    mean, log_std = model.encoder(x).chunk(2, -1)
+    q = Normal(mean, log_std.exp())
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    elbos = []
+    for b, tree in enumerate(slow_trees(model, x, noise)):
+        likelihood = Normal(torch.from_numpy(tree.canvas), math.sqrt(sigma2))
+        elbos.append(likelihood.log_prob(x[b, 0]).sum() - kl_divergence(q, prior)[b].sum())
+    loss = result.loss(sigma2, part_weight=0.0)
+    expected = -torch.stack(elbos).mean()
+    torch.testing.assert_close(loss + constant(144, sigma2), expected, rtol=1e-10, atol=1e-10)
+    assert all(term.shape == (3,) for term in result)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("part_term", ["canvas", "zoom"])
+def test_terms_of_a_cut_tree_against_slow_ones(part_term, depth):
+    model = make(3, part_term=part_term)
+    x, noise = batch(2)
+    result = terms(model, x, noise, depth)
+    for b, tree in enumerate(slow_trees(model, x, noise, depth)):
+        image = x[b, 0].numpy()
+        assert result.sse[b].item() == pytest.approx(((tree.canvas - image) ** 2).sum(), rel=1e-10)
+        if part_term == "canvas":
+            cuts = [((slow.cut(tree, d) - image) ** 2).sum() for d in range(1, depth)]
+            expected = np.mean(cuts) if cuts else 0.0
+        else:
+            targets = [slow.sample(image, child.affine, 8) for child in tree.children]
+            pairs = zip(tree.children, targets, strict=True)
+            expected = np.mean([((child.patch - target) ** 2).sum() for child, target in pairs])
+        assert result.part[b].item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_constant_is_the_normalisation_of_a_gaussian():
+    at_its_mean = Normal(torch.zeros(784), math.sqrt(0.05)).log_prob(torch.zeros(784)).sum()
+    assert constant(784, 0.05) == pytest.approx(-at_its_mean.item(), rel=1e-5)
+
+
+def test_weights():
+    sse, kl, part = torch.tensor([[1.0, 3.0], [10.0, 30.0], [100.0, 300.0]])
+    t = Terms(sse, kl, part)
+    assert t.loss(0.25).item() == pytest.approx(2 * (2 + 200) + 20)
+    assert t.loss(0.25, part_weight=0.5).item() == pytest.approx(2 * (2 + 100) + 20)
+    assert t.loss(0.25, part_weight=0.0, kl_weight=0.1).item() == pytest.approx(2 * 2 + 2)
+    assert t.loss(0.25, kl_weight=0.0).item() == pytest.approx(2 * (2 + 200))
+
+
+def test_squared_error_is_summed_over_the_pixels_of_an_image():
+    x = torch.tensor([[[[1.0, 2.0], [3.0, 0.0]]], [[[0.0, 0.0], [0.0, -2.0]]]])
+    assert squared_error(x, torch.zeros_like(x)).tolist() == [14.0, 4.0]
+    assert squared_error(x, x + 1).tolist() == [4.0, 4.0]
+
+
+def test_noise_moves_the_sample_but_not_the_kl():
+    model = make()
+    x, noise = batch()
+    mean = terms(model, x, torch.zeros_like(noise))
+    torch.testing.assert_close(mean.sse, squared_error(model.parse(x).canvas, x))
+    assert not torch.allclose(mean.sse, terms(model, x, noise).sse)
+    torch.testing.assert_close(mean.kl, terms(model, x, noise).kl)
+
+
+# The parts
+
+
+@DEPTHS
+def test_the_canvas_term_is_that_of_directly_decoded_parts(k):
+    x, noise = batch()
+    tree = make(k).decode(noise)
+    term = canvas_part_term(tree, x)
+    expected = {
+        1: torch.zeros_like(term),  # its canvas is made of directly decoded parts already
+        2: squared_error(tree.cut(1), x),
+        3: (squared_error(tree.cut(1), x) + squared_error(tree.cut(2), x)) / 2,
+    }[k]
+    torch.testing.assert_close(term, expected)
+
+
+def test_the_zoomed_target_is_detached():
+    x, noise = batch()
+    tree = make().decode(noise)
+    for child in tree.children:
+        child.affine = child.affine.detach().requires_grad_()
+        child.patch = child.patch.detach().requires_grad_()
+    term = zoom_part_term(tree, x.requires_grad_()).sum()
+    for child in tree.children:
+        at_map, at_image, at_patch = torch.autograd.grad(
+            term, (child.affine, x, child.patch), retain_graph=True, allow_unused=True
+        )
+        assert at_map is None
+        assert at_image is None
+        assert at_patch.abs().sum() > 0
+
+
+def test_the_zoomed_target_is_what_the_window_shows():
+    # A part that shows exactly what lies in its window costs nothing.
+    x = torch.zeros(1, 1, 12, 12, dtype=torch.float64)
+    x[..., 2:10, 3:11] = torch.rand(8, 8, dtype=torch.float64)
+    tree = make(1).decode(torch.randn(1, 5, dtype=torch.float64))
+    scale, (left, top) = 7 / 11, (2 * 6.5 / 11 - 1, 2 * 5.5 / 11 - 1)
+    for child in tree.children:
+        child.affine = torch.tensor([[[scale, 0, left], [0, scale, top]]], dtype=torch.float64)
+        child.patch = x[..., 2:10, 3:11]
+    assert zoom_part_term(tree, x).item() < 1e-20
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("part_term", ["canvas", "zoom"])
+@pytest.mark.parametrize("feedback", ["child", "own", "none"])
+@pytest.mark.parametrize("depth", [1, 2, 3, None])
+def test_gradients_are_finite_at_every_depth(depth, feedback, part_term):
+    model = make(3, feedback=feedback, part_term=part_term).float()
+    x, noise = (t.float() for t in batch())
+    terms(model, x, noise, depth).loss(0.05).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert model.encoder[-1].weight.grad[5:].any(), "the noise reaches σ"
+    assert model.hypernet.layers["patch_4"].head.weight.grad.any()
+
+
+def test_gradient_of_the_loss_against_finite_differences():
+    model = make(2)
+    x, noise = batch(2)
+    parameters = [model.hypernet.trunk[0].weight, model.step, model.encoder[-1].bias]
+
+    def loss():
+        return terms(model, x, noise).loss(model.config.sigma2)
+
+    gradients = torch.autograd.grad(loss(), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        direction = torch.randn_like(parameter)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * 1e-7 * direction
+            values.append(loss().item())
+            with torch.no_grad():
+                parameter -= sign * 1e-7 * direction
+        slope = (values[0] - values[1]) / 2e-7
+        # Layers of so few units, normalised, bend sharply: hence the small step.
+        assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-3)
+
+
+# What is reported
+
+
+def test_reconstruction_error_is_of_the_posterior_mean():
+    model = make()
+    x, _ = batch(4)
+    errors = reconstruction_error(model, x)
+    torch.testing.assert_close(errors, squared_error(model.parse(x).canvas, x))
+    assert not errors.requires_grad
+    cut = reconstruction_error(model, x, depth=1)
+    mean = model.encode(x).mean
+    torch.testing.assert_close(cut, squared_error(model.unroll(mean, 2, 1).canvas, x))
+    assert not torch.allclose(cut, errors)
+
+
+def test_reconstruction_error_of_many_images_is_in_their_order():
+    model = make(1).float()
+    x = torch.rand(503, 1, 12, 12)
+    errors = reconstruction_error(model, x)
+    assert errors.shape == (503,)
+    last = reconstruction_error(model, x[-5:])
+    torch.testing.assert_close(errors[-5:], last, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,83 @@
+"""Pictures: colours stand for the turn of a child, windows for its action."""
+
+import matplotlib.colors
+import numpy as np
+import pytest
+import torch
+
+import rnp_lib as rnp
+from rnp_lib import plots
+
+
+@pytest.fixture
+def tree():
+    return rnp.RNP(rnp.Config(tau=(3, 5))).sample(2)
+
+
+def test_ink_has_the_colour_of_its_turn_and_paper_is_white():
+    canvas = torch.zeros(1, 1, 4, 4)
+    first, second = canvas.clone(), canvas.clone()
+    first[..., 0, 0] = 1
+    second[..., 3, 3] = 5  # sums of overlapping ink may exceed 1
+
+    picture = plots.coloured([first, second])
+
+    assert picture.shape == (1, 4, 4, 3)
+    for pixel, colour in (((0, 0), plots.COLOURS[0]), ((3, 3), plots.COLOURS[1])):
+        np.testing.assert_allclose(picture[0][pixel], matplotlib.colors.to_rgb(colour), atol=1e-6)
+    np.testing.assert_allclose(picture[0, 1, 1], 1)
+
+
+def test_the_papers_order_of_colours():
+    hue = [matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(c))[0] for c in plots.COLOURS[:4]]
+    blue, red, green, orange = hue
+    assert 0.5 < blue < 0.7
+    assert red < 0.03 or red > 0.97
+    assert 0.25 < green < 0.45
+    assert 0.05 < orange < 0.12
+
+
+def test_grey_is_dark_ink_on_white():
+    picture = plots.grey(torch.tensor([[[[0.0, 1.0], [0.25, 2.0]]]]))
+    np.testing.assert_allclose(picture[0, ..., 0], [[1, 0], [0.75, 0]])
+
+
+def test_corners_are_those_of_the_childs_frame(tree):
+    child = tree.children[0]
+    child.affine = torch.tensor([[[0.5, 0, 0.0], [0, 0.25, 0.5]]]).expand(2, -1, -1)
+    left, top, right, bottom = 0.25 * 27, (1.25 / 2) * 27, 0.75 * 27, (1.75 / 2) * 27
+    expected = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    np.testing.assert_allclose(plots.corners(child, 28)[0], expected, rtol=1e-5)
+
+
+def test_parsing_shows_inputs_drawings_parts_and_a_box_for_every_part(tree):
+    x = torch.rand(2, 1, 28, 28)
+    figure = plots.parsing(x, tree)
+
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(shown) == 2 * (3 + 3)
+    np.testing.assert_allclose(shown[0], plots.grey(x)[0])
+    np.testing.assert_allclose(shown[1], plots.grey(tree.canvas)[0])
+    np.testing.assert_allclose(shown[2], plots.coloured(tree.placed)[0])
+    for t, child in enumerate(tree.children):
+        np.testing.assert_allclose(shown[3 + t], plots.coloured(child.placed)[0])
+        frame = figure.axes[3 + t].spines["left"].get_edgecolor()
+        assert frame == matplotlib.colors.to_rgba(plots.COLOURS[t])
+
+
+def test_windows_draws_one_outline_for_every_part(tree):
+    figure = plots.windows(tree)
+    assert [len(axes.patches) for axes in figure.axes] == [3, 3]
+
+
+def test_reuse_shows_each_copy_and_the_sum():
+    primitive, copies = torch.rand(1, 1, 8, 8), [torch.rand(1, 1, 16, 16) for _ in range(3)]
+    figure = plots.reuse(primitive, copies, torch.rand(1, 1, 16, 16))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "primitive",
+        "action 1",
+        "action 2",
+        "action 3",
+        "sum",
+        "target",
+    ]

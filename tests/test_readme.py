@@ -1,0 +1,69 @@
+"""Numbers in the README are those of the records, and its Python runs."""
+
+import hashlib
+import re
+
+import pytest
+
+from rnp_lib import checkpoints, data, records
+from rnp_lib.files import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# A number is followed by a comment that names its record: 5.12<!-- fig3a_mnist:sse -->
+NUMBERS = re.findall(r"([\d.,]+)<!-- (\S+?):(\w+) -->", README)
+
+
+def _recorded(record: str, key: str) -> float:
+    if record.startswith("checkpoints/"):
+        return checkpoints.metadata(record.removeprefix("checkpoints/"))[key]
+    found = records.load(record)
+    return found[key] if key in found else found["numbers"][key]
+
+
+@pytest.mark.parametrize(("shown", "record", "key"), sorted(set(NUMBERS)))
+def test_a_number_is_the_recorded_one_to_the_digits_shown(shown, record, key):
+    text = shown.replace(",", "")
+    digits = len(text.partition(".")[2])
+    assert f"{_recorded(record, key):.{digits}f}" == text
+
+
+def test_the_headline_numbers_are_among_them():
+    assert {("fig3a_mnist", "sse"), ("checkpoints/mnist", "test_sse")} <= {n[1:] for n in NUMBERS}
+
+
+def test_the_committed_model_is_good_enough():
+    """Committed figures come from the committed checkpoint, on every test image."""
+    record = records.load("fig3a_mnist")
+    assert record["mode"] == "full"
+    assert not record["stand_ins"]
+    assert record["numbers"]["n"] == 10_000
+    assert record["numbers"]["sse"] <= 8
+    assert min(record["numbers"][f"ink_part_{t}"] for t in (1, 2, 3, 4)) >= 0.05
+    digest = hashlib.sha256(checkpoints.find("mnist").read_bytes()).hexdigest()
+    assert record["checkpoints"] == {"checkpoints/mnist.safetensors": digest}
+
+
+@pytest.mark.full_data("mnist")
+def test_the_record_is_what_the_checkpoint_scores():
+    import rnp_lib as rnp
+
+    images, labels = data.load("mnist", "test")
+    record = records.load("fig3a_mnist")
+    assert record["data"] == {"mnist/test": data.digest(images, labels)}
+    scores = rnp.metrics.evaluate(rnp.load("mnist"), images)
+    for key, value in scores.items():
+        assert value == pytest.approx(record["numbers"][key], rel=1e-3), key
+
+
+@pytest.mark.full_data("mnist")
+def test_the_python_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "parse.png").stat().st_size > 10_000
+
+
+def test_what_the_readme_links_to_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target

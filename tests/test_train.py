@@ -1,0 +1,735 @@
+"""Training: what a run leaves behind, going on after any end, many processes, and its parts."""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+
+from rnp_lib import checkpoints, cli, data
+from rnp_lib import train as training
+from rnp_lib import trainer as trainer_module
+from rnp_lib.checkpoints import CheckpointError
+from rnp_lib.config import Config
+from rnp_lib.encoder import MatrixConv2d
+from rnp_lib.objective import Terms, reconstruction_error
+from rnp_lib.train import Trainer, TrainingStopped, train
+
+CPU = torch.device("cpu")
+EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
+LONG = (320, 320)  # 40 steps at each depth: long enough to be interrupted half way
+RECIPES = [("adam", 6e-3), ("muon", 2e-2)]
+SHORT = (120, 120)  # 15 steps at each depth
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.write_pngs(tmp_path_factory.mktemp("data") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return functools.partial(tiny.config, dataset=str(folder), images=SHORT)
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    return data.load(str(folder), "train", 16)[0]
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """Folder of a run of a configuration from beginning to end, trained once."""
+
+    @functools.cache
+    def run(configuration):
+        out = tmp_path_factory.mktemp("finished") / "run"
+        train(configuration, out, **EVERY)
+        return out
+
+    return run
+
+
+@pytest.fixture
+def trainer(config, images, tmp_path):
+    return lambda **changes: Trainer(config(**changes), images, tmp_path, CPU)
+
+
+def rows(out):
+    with open(out / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps(out):
+    return [int(row["step"]) for row in rows(out)]
+
+
+def state(out):
+    return checkpoints.read(out / "state.safetensors", trainer_module.STATE_FORMAT)
+
+
+def assert_same_tensors(one, other):
+    one, other = load_file(one), load_file(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert value.dtype == other[name].dtype
+        assert torch.equal(value, other[name]), name
+
+
+def assert_same_run(one, other):
+    """Bit for bit: the published weights, and all there is to a state but the clock."""
+    assert_same_tensors(one / "model.safetensors", other / "model.safetensors")
+    assert_same_tensors(one / "state.safetensors", other / "state.safetensors")
+    assert state(one)[1]["step"] == state(other)[1]["step"]
+
+
+def assert_sound(out, step):
+    """The state was written after `step` steps and holds finite numbers only."""
+    tensors, about = state(out)
+    assert about["step"] == step
+    assert all(value.isfinite().all() for value in tensors.values())
+    assert not list(out.glob(".*")), "temporary files"
+
+
+@contextlib.contextmanager
+def float64():
+    """New tensors are float64, so that only a mistake can make a difference, and not rounding."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def one_sentence(error):
+    text = str(error)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+def wait_until(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the process did not get there in time"
+        time.sleep(0.01)
+
+
+def last_step(out):
+    """The last step in metrics.csv while another process writes it."""
+    path = out / "metrics.csv"
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
+    return int(lines[-1].split(",")[0]) if lines else 0
+
+
+def start(*command, **options):
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def torchrun(*command, **options):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1")
+    return start(*launcher, "--nproc_per_node", 2, *command, start_new_session=True, **options)
+
+
+def end_group(process):
+    """Whatever a failed test left of a process and its children."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+# ---- a run ---------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_model_a_state_and_a_log(config, finished):
+    out = finished(config(images=LONG, optimiser="adam", lr=6e-3))
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors",
+        "state.safetensors",
+        "metrics.csv",
+    }
+    assert_sound(out, 80)
+    log = rows(out)
+    assert (out / "metrics.csv").read_text().splitlines()[0] == (
+        "step,images,depth,minutes,lr,loss,sse,kl,part,gradient_norm,validation_sse"
+    )
+    assert steps(out) == list(range(10, 81, 10))
+    assert [int(row["images"]) for row in log] == [8 * step for step in steps(out)]
+    assert [int(row["depth"]) for row in log] == [1] * 4 + [2] * 4
+    assert [step for step, row in zip(steps(out), log, strict=True) if row["validation_sse"]] == [
+        *(40, 50, 80)  # every 50, and the end of each stage
+    ]
+    minutes = [float(row["minutes"]) for row in log]
+    assert minutes == sorted(minutes)
+    for row in log:
+        c, step = config(images=LONG), int(row["step"])
+        rate = 6e-3 * trainer_module.learning_rate_factor(c, step - 1, 40 if step > 40 else 0, 80)
+        assert float(row["lr"]) == pytest.approx(rate)
+        squared = float(row["sse"]) + c.part_weight * float(row["part"])
+        loss = squared / (2 * c.sigma2) + float(row["kl"])
+        assert float(row["loss"]) == pytest.approx(loss, rel=1e-4)
+        assert float(row["gradient_norm"]) > 0
+        assert (float(row["part"]) > 0) == (row["depth"] == "2")
+
+
+@pytest.mark.parametrize(("optimiser", "lr"), RECIPES)
+def test_the_error_goes_down(config, images, finished, optimiser, lr):
+    out = finished(config(images=LONG, optimiser=optimiser, lr=lr))
+    sse = [float(row["sse"]) for row in rows(out)]
+    blank = images.square().flatten(1).sum(1).mean()
+    assert sse[3] < 0.85 * sse[0], "the parts alone"
+    assert sse[7] < 0.92 * sse[4], "the whole tree"
+    assert sse[7] < 0.7 * blank
+
+
+def test_the_model_carries_its_history(config, folder, images, finished):
+    c = config(images=LONG, optimiser="adam", lr=6e-3)
+    out = finished(c)
+    about = checkpoints.metadata(out / "model.safetensors")
+    test, _ = data.load(str(folder), "test", 16)
+    model = checkpoints.load(out / "model.safetensors")
+    assert model.config == c
+    assert about["test_images"] == len(test) == 12
+    assert about["test_sse"] == pytest.approx(
+        float(reconstruction_error(model, test).mean()), rel=0.01
+    )
+    assert about["validation_sse"] == pytest.approx(float(rows(out)[-1]["validation_sse"]))
+    assert about["data_sha256"] == data.digest(*data.load(str(folder), "train", 16))
+    assert (about["data"], about["device"], about["processes"]) == (str(folder), "cpu", 1)
+    assert about["code"]
+    averaged = {name[15:]: value for name, value in state(out)[0].items() if "module" in name}
+    for name, value in load_file(out / "model.safetensors").items():
+        assert torch.equal(value, averaged[name].half()), name
+
+
+def test_an_existing_run_is_not_overwritten(config, finished):
+    c = config(images=LONG, optimiser="adam", lr=6e-3)
+    out = finished(c)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(FileExistsError) as caught:
+        train(c, out)
+    assert "--resume" in one_sentence(caught.value)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_too_few_images_are_refused(config, images, tmp_path):
+    with pytest.raises(ValueError, match="do not fill one batch of 8") as caught:
+        Trainer(config(), images[:8], tmp_path, CPU)
+    one_sentence(caught.value)
+
+
+def test_the_same_seed_gives_the_same_weights(config, finished, tmp_path):
+    c = config(optimiser="muon")
+    torch.rand(100)  # whatever a notebook drew before
+    train(c, tmp_path / "again", log_every=7)
+    assert_same_run(tmp_path / "again", finished(c))
+    train(config(optimiser="muon", seed=1), tmp_path / "other")
+    one, other = (load_file(out / "model.safetensors") for out in (finished(c), tmp_path / "other"))
+    different = [name for name, value in one.items() if not torch.equal(value, other[name])]
+    assert set(different) >= {"encoder.0.weight", "hypernet.trunk.0.weight", "step"}
+
+
+# ---- going on ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("optimiser", "lr"), RECIPES)
+def test_a_killed_run_goes_on_bit_for_bit(config, finished, tmp_path, optimiser, lr):
+    c, out = config(images=LONG, optimiser=optimiser, lr=lr), tmp_path / "run"
+    process = start(__file__, "run_alone", json.dumps(c.to_dict()), out)
+    try:
+        # One row beyond the state, so that the log is ahead of what can be gone on from.
+        wait_until(lambda: last_step(out) % 20 == 10 and last_step(out) >= 30, process)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert 20 <= state(out)[1]["step"] < 80
+    assert not (out / "model.safetensors").exists()
+    train(c, out, resume=True, **EVERY)
+    whole = finished(c)
+    assert_same_run(out, whole)
+    assert steps(out) == steps(whole)
+    for row, expected in zip(rows(out), rows(whole), strict=True):
+        assert row | {"minutes": ""} == expected | {"minutes": ""}
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(config, finished, tmp_path, monkeypatch, capsys):
+    c, out = config(images=LONG, optimiser="muon", lr=2e-2), tmp_path / "run"
+    command = ["train", "mnist", *tiny.arguments(c), "--out", str(out)]
+    process = start("-m", "rnp_lib", *command)
+    try:
+        wait_until(lambda: last_step(out) >= 40, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    step = state(out)[1]["step"]
+    assert process.returncode == 1
+    assert err == (
+        f"rnp: stopped at step {step} of 80; the same command with --resume goes on from there.\n"
+    )
+    assert 40 <= step < 80
+    assert_sound(out, step)
+    monkeypatch.setattr(sys, "argv", ["rnp", *command, "--resume"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    assert '"test_sse"' in capsys.readouterr().out
+    assert_same_run(out, finished(c))
+    assert steps(out) == sorted({step, 40, 50, 80})
+
+
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 15), (signal.SIGINT, 22)],
+    ids=["first step", "end of a stage", "later"],
+)
+def test_a_signal_in_any_step_changes_nothing(
+    config, finished, tmp_path, monkeypatch, number, when
+):
+    c, out, step = config(), tmp_path / "run", Trainer.train_step
+
+    def signalled(self):
+        values = step(self)
+        if self.step == when:
+            signal.raise_signal(number)
+        return values
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Trainer, "train_step", signalled)
+    with pytest.raises(TrainingStopped, match=f"stopped at step {when} of 30") as caught:
+        train(c, out, **EVERY)
+    assert "--resume" in one_sentence(caught.value)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert_sound(out, when)
+    monkeypatch.setattr(Trainer, "train_step", step)
+    train(c, out, resume=True, **EVERY)
+    assert_same_run(out, finished(c))
+    assert steps(out) == sorted({*steps(finished(c)), when})
+
+
+def test_a_second_ctrl_c_ends_at_once(config, tmp_path, monkeypatch):
+    def signalled(self):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "train_step", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), tmp_path)
+
+
+def test_a_finished_run_resumed_is_published_again(config, finished, tmp_path):
+    c, out = config(), tmp_path / "run"
+    train(c, out, resume=True, **EVERY)  # nothing to go on from yet: it starts
+    (out / "model.safetensors").unlink()
+    train(c, out, resume=True, **EVERY)
+    assert_same_run(out, finished(c))
+    assert steps(out) == steps(finished(c))
+
+
+def test_other_settings_cannot_go_on_with_a_state(config, finished):
+    with pytest.raises(CheckpointError, match="other settings") as caught:
+        train(config(seed=3), finished(config()), resume=True)
+    one_sentence(caught.value)
+
+
+def test_a_damaged_state_is_refused(config, tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(CheckpointError, match="not a whole safetensors file") as caught:
+        train(config(), tmp_path, resume=True)
+    one_sentence(caught.value)
+
+
+def test_a_torn_row_of_the_log_is_written_again(config, finished, tmp_path):
+    c, out = config(), tmp_path / "run"
+    train(c, out, **EVERY)
+    with open(out / "metrics.csv", "a") as file:
+        file.write("1")  # of 130: what a failing machine may leave
+    train(c, out, resume=True, **EVERY)
+    assert steps(out) == steps(finished(c))
+
+
+# ---- when training goes wrong --------------------------------------------------------------------
+
+
+def poison(monkeypatch, step):
+    """Make the KL of one image of a step (counted from 1) not a number."""
+    true, count = trainer_module.terms, itertools.count(1)
+
+    def poisoned(model, x, noise, depth):
+        terms = true(model, x, noise, depth)
+        if next(count) != step:
+            return terms
+        return Terms(terms.sse, terms.kl * torch.tensor([math.nan] + [1.0] * 7), terms.part)
+
+    monkeypatch.setattr(trainer_module, "terms", poisoned)
+
+
+@pytest.mark.parametrize("step", [21, 30])
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(
+    config, finished, tmp_path, monkeypatch, step
+):
+    c, out = config(), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        poison(patch, step)
+        with pytest.raises(TrainingStopped, match="finite by step 30") as caught:
+            train(c, out, **EVERY)
+    assert f"kept in {out}" in one_sentence(caught.value)
+    assert_sound(out, 20)
+    assert steps(out) == [10, 15, 20]
+    assert not (out / "model.safetensors").exists()
+    train(c, out, resume=True, **EVERY)
+    assert_same_run(out, finished(c))
+
+
+def test_a_loss_that_is_not_finite_from_the_start_promises_no_state(config, tmp_path, monkeypatch):
+    poison(monkeypatch, 1)
+    with pytest.raises(TrainingStopped, match="no state had been saved yet") as caught:
+        train(config(), tmp_path, **EVERY)
+    one_sentence(caught.value)
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_a_far_too_large_rate_is_stopped(config, tmp_path):
+    c = config(
+        optimiser="adam", lr=1e12, patch_activation="relu", state_activation="elu", normalise=False
+    )
+    with pytest.raises(TrainingStopped, match="smaller lr"):
+        train(c, tmp_path, log_every=1, save_every=1)
+    step = state(tmp_path)[1]["step"]
+    assert_sound(tmp_path, step)
+    trainer = Trainer(c, data.load(c.dataset, "train", 16)[0], tmp_path, CPU)
+    trainer.load_state()
+    assert trainer.step == step
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(config, tmp_path, monkeypatch):
+    c, out = config(), tmp_path / "run"
+    true, count = checkpoints.save_file, itertools.count(1)
+
+    def fails_the_second_time(tensors, path, about):
+        if next(count) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError("disk full")
+        true(tensors, path, about)
+
+    monkeypatch.setattr(checkpoints, "save_file", fails_the_second_time)
+    with pytest.raises(OSError, match="disk full"):
+        train(c, out, log_every=5, save_every=10)
+    assert_sound(out, 10)
+    assert {path.name for path in out.iterdir()} == {"state.safetensors", "metrics.csv"}
+
+
+# ---- several processes ---------------------------------------------------------------------------
+
+
+def test_two_processes_do_what_one_does(config, images, tmp_path):
+    c = config(images=(24, 24), optimiser="adam", lr=1e-3)
+    process = torchrun(__file__, "run_among_others", json.dumps(c.to_dict()), tmp_path)
+    try:
+        out, err = process.communicate(timeout=200)
+    finally:
+        end_group(process)
+    assert process.returncode == 0, err
+
+    # Gradients, averaged over the processes' shares of a batch, are those of the batch; and so
+    # are the weights after six steps at both depths.
+    with float64():
+        expected = results_in_float64(Trainer(c, images.double(), tmp_path, CPU))
+    for rank in (0, 1):
+        found = load_file(tmp_path / f"float64-{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-8, msg=name)
+
+    # A run of six steps, logged and published once: losses of the whole batch, not of a share.
+    train(c, tmp_path / "alone", log_every=2, save_every=4, validate_every=4)
+    assert steps(tmp_path / "run") == steps(tmp_path / "alone") == [2, 3, 4, 6]
+    shared, alone = rows(tmp_path / "run"), rows(tmp_path / "alone")
+    for name in ("loss", "sse", "kl", "part"):  # later, Adam has blown up differences in rounding
+        assert float(shared[0][name]) == pytest.approx(float(alone[0][name]), rel=1e-3), name
+    for one, other in zip(shared, alone, strict=True):
+        assert (one["validation_sse"] == "") == (other["validation_sse"] == "")
+    assert out.count('"processes": 2') == 1
+    assert checkpoints.metadata(tmp_path / "run" / "model.safetensors")["processes"] == 2
+
+    for rank in (0, 1):
+        text = (tmp_path / f"uneven-{rank}.txt").read_text()
+        assert text.startswith("batch_size 7 cannot be shared by 2 processes")
+        assert "\n" not in text
+        # One process was told to stop: both did, in the step in which all meet.
+        assert (tmp_path / f"stopped-{rank}.txt").read_text().startswith("stopped at step 4 of 6")
+    assert_sound(tmp_path / "stopped", 4)
+
+
+def test_ctrl_c_ends_all_processes_of_the_command(config, tmp_path):
+    out = tmp_path / "run"
+    c = config(images=(16, 160_000), optimiser="adam", lr=1e-3)
+    process = torchrun("-m", "rnp_lib", "train", "mnist", *tiny.arguments(c), "--out", out)
+    try:
+        wait_until(lambda: last_step(out) >= 2, process, seconds=200)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        end_group(process)
+    step = state(out)[1]["step"]
+    assert process.returncode != 0
+    assert f"rnp: stopped at step {step} of 20002" in err
+    assert step % 50 == 0
+    assert_sound(out, step)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_a_batch(trainer, world):
+    alone = trainer()
+    for step in (0, 5, 12, 13):  # the second epoch starts at 12
+        x, noise = alone.batch(step)
+        assert x.shape == (8, 1, 16, 16)
+        shares = []
+        for rank in range(world):
+            one = trainer()
+            one.rank, one.world = rank, world
+            shares.append(one.batch(step))
+        assert all(len(share) == 8 // world for share, _ in shares)
+        assert torch.equal(torch.cat([share for share, _ in shares]), x)
+        assert torch.equal(torch.cat([share for _, share in shares]), noise)
+
+
+# ---- the parts -----------------------------------------------------------------------------------
+
+
+def test_the_last_images_validate():
+    images = torch.arange(60_000)
+    train_images, validation = trainer_module.split_validation(images)
+    assert torch.equal(validation, torch.arange(55_000, 60_000))
+    assert torch.equal(train_images, torch.arange(55_000))
+    train_images, validation = trainer_module.split_validation(images[:108])
+    assert validation.tolist() == list(range(98, 108))
+    assert len(train_images) == 98
+
+
+def test_an_epoch_shows_every_image_once(trainer):
+    t = trainer()
+    assert t.steps_per_epoch == 12  # 98 images in batches of 8
+    t.images = torch.arange(98.0)
+    epochs = [[t.batch(12 * epoch + step)[0] for step in range(12)] for epoch in (0, 1)]
+    one, two = (torch.cat(epoch) for epoch in epochs)
+    assert len(one.unique()) == len(two.unique()) == 96
+    assert not torch.equal(one, two)
+    noises = [t.batch(step)[1] for step in range(20)]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(noises, 2))
+    noise = torch.cat([t.batch(step)[1] for step in range(500)])
+    assert abs(noise.mean()) < 0.03
+    assert abs(noise.std() - 1) < 0.03
+    again = trainer()
+    assert torch.equal(again.batch(15)[1], t.batch(15)[1]), "a batch depends on its step only"
+    other = trainer(seed=1)
+    assert not torch.equal(other.batch(15)[0], again.batch(15)[0])
+    assert not torch.equal(other.batch(15)[1], again.batch(15)[1])
+
+
+def test_learning_rates(config):
+    factor = trainer_module.learning_rate_factor
+    c = config(warmup=4)
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 20)) for step in range(21)]
+    expected = [0.25, 0.5 * cosine[1], 0.75 * cosine[2], *cosine[3:]]
+    assert [factor(c, step, 0, 20) for step in range(21)] == pytest.approx(expected)
+    assert factor(c, 10, 0, 20) == pytest.approx(0.5)
+    assert factor(c, 20, 0, 20) == pytest.approx(0.0)
+    again = [0.25 * cosine[8], 0.5 * cosine[9], 0.75 * cosine[10], cosine[11]]
+    assert [factor(c, step, 8, 20) for step in range(8, 12)] == pytest.approx(again)
+    c = config(warmup=4, decay="none")
+    assert [factor(c, step, 0, 20) for step in (0, 1, 2, 3, 4, 19)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert factor(config(warmup=0), 0, 0, 20) == 1
+
+
+def test_both_optimisers_follow_the_schedule(trainer):
+    t = trainer(optimiser="muon", lr=0.01, adam_lr=0.002, warmup=4)
+    for step in range(3):
+        t.train_step()
+        factor = trainer_module.learning_rate_factor(t.config, step, 0, 30)
+        rates = [group["lr"] for optimiser in t.optimisers for group in optimiser.param_groups]
+        assert rates == pytest.approx([0.01 * factor, 0.002 * factor])
+
+
+def test_stages_grow_deeper_and_the_kl_warms_up(trainer):
+    t = trainer(tau=(2, 2, 2), images=(16, 0, 24), kl_warmup=32)
+    assert t.total == 5
+    assert [t.depth(step) for step in range(5)] == [1, 1, 3, 3, 3]
+    objective, seen = t.objective, []
+
+    def spy(x, noise, depth, kl_weight):
+        seen.append((depth, kl_weight))
+        return objective(x, noise, depth, kl_weight)
+
+    t.objective = spy
+    for _ in range(5):
+        t.train_step()
+    assert seen == [(1, 0.0), (1, 0.25), (3, 0.5), (3, 0.75), (3, 1.0)]
+
+
+def test_the_average_follows_the_weights(trainer):
+    t = trainer(ema=0.7)
+    expected, decays = None, []
+    for n in range(12):
+        t.train_step()
+        weights = {name: p.detach().double().clone() for name, p in t.model.named_parameters()}
+        if expected is None:
+            expected = weights
+            continue
+        decays.append(min(0.7, (1 + n) / (10 + n)))
+        for name, weight in weights.items():
+            expected[name] = decays[-1] * expected[name] + (1 - decays[-1]) * weight
+    assert decays[0] == 2 / 11  # soon forgets where it started
+    for name, value in t.average.module.named_parameters():
+        torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_without_averaging_the_weights_themselves_are_published(trainer):
+    t = trainer(ema=0.0, encoder="resnet")
+    for _ in range(3):
+        t.train_step()
+    for name, value in t.average.module.state_dict().items():
+        assert torch.equal(value, t.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("encoder", ["light", "resnet"])
+@pytest.mark.parametrize("hypernet", ["factorised", "full"])
+def test_muon_gets_the_weight_matrices_and_adam_the_rest(trainer, encoder, hypernet):
+    t = trainer(optimiser="muon", encoder=encoder, hypernet=hypernet)
+    muon, adam = t.optimisers
+    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(adam, torch.optim.Adam)
+    names = {parameter: name for name, parameter in t.model.named_parameters()}
+    taken = [[names[p] for g in o.param_groups for p in g["params"]] for o in (muon, adam)]
+    assert sorted(taken[0] + taken[1]) == sorted(names.values()), "every parameter, once"
+    matrices = {
+        f"{name}.weight"
+        for name, module in t.model.named_modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
+    }
+    assert set(taken[0]) == matrices
+    assert all(t.model.get_parameter(name).ndim == 2 for name in taken[0])
+    # What is left are vectors: biases, gains, and one learned vector for each step t.
+    assert {n for n in taken[1] if t.model.get_parameter(n).ndim > 1} == {"step"}
+    convolutions = [m for m in t.model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(isinstance(m, MatrixConv2d) for m in convolutions)
+    assert muon.param_groups[0]["weight_decay"] == 0
+    assert [o.param_groups[0]["lr"] for o in t.optimisers] == [t.config.lr, t.config.adam_lr]
+
+
+def test_adam_alone_gets_everything(trainer):
+    t = trainer(optimiser="adam", lr=4e-5)
+    (adam,) = t.optimisers
+    assert isinstance(adam, torch.optim.Adam)
+    assert {id(p) for p in adam.param_groups[0]["params"]} == {id(p) for p in t.model.parameters()}
+    assert adam.param_groups[0]["lr"] == 4e-5
+
+
+def test_gradients_are_clipped_and_their_norm_is_logged_before(trainer):
+    def norms(clip):
+        t = trainer(clip=clip)
+        logged = t.train_step()[4]
+        left = torch.nn.utils.get_total_norm([p.grad for p in t.model.parameters()])
+        return logged.item(), left.item()
+
+    logged, left = norms(0.5)
+    assert logged > 5
+    assert left == pytest.approx(0.5, rel=1e-4)
+    assert norms(1e9) == pytest.approx((logged, logged), rel=1e-4)
+
+
+def test_a_step_reports_the_objective_it_took(trainer):
+    t = trainer()
+    x, noise = t.batch(0)
+    terms = trainer_module.terms(t.model, x, noise, 1)
+    loss, sse, kl, part, _ = t.train_step().tolist()
+    assert sse == pytest.approx(terms.sse.mean().item(), rel=1e-5)
+    assert kl == pytest.approx(terms.kl.mean().item(), rel=1e-5)
+    assert part == 0
+    assert loss == pytest.approx(terms.loss(t.config.sigma2).item(), rel=1e-5)
+
+
+# ---- what this file does in other processes ------------------------------------------------------
+
+
+def run_alone(config, out):
+    train(config, out, **EVERY)
+
+
+def run_among_others(config, out):
+    """Every check that needs several processes, in one start of them."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    images, _ = data.load(config.dataset, "train", config.image_size)
+    with float64():
+        results = results_in_float64(Trainer(config, images.double(), out, CPU))
+    save_file(results, out / f"float64-{rank}.safetensors")
+
+    as_in_the_paper = dataclasses.replace(config, step_vector=False, encoder="resnet")
+    trainer = Trainer(as_in_the_paper, images, out, CPU)
+    for _ in range(4):
+        assert trainer.train_step().isfinite().all()
+
+    try:
+        Trainer(dataclasses.replace(config, batch_size=7), images, out, CPU)
+    except ValueError as error:
+        (out / f"uneven-{rank}.txt").write_text(str(error))
+
+    train(config, out / "run", log_every=2, save_every=4, validate_every=4)
+
+    true = Trainer.train_step
+
+    def signalled(self):  # only one process is told to stop, and twice
+        if rank == 1 and self.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        return true(self)
+
+    Trainer.train_step = signalled
+    try:
+        train(config, out / "stopped", log_every=2)
+    except TrainingStopped as error:
+        (out / f"stopped-{rank}.txt").write_text(str(error))
+    dist.destroy_process_group()
+
+
+def results_in_float64(trainer):
+    """Gradients of a first batch at both depths, and the weights at the end of the schedule."""
+    results = {}
+    for depth in (1, 2):
+        trainer.model.zero_grad()
+        trainer.objective(*trainer.batch(0), depth, 1.0)[0].backward()
+        for name, parameter in trainer.model.named_parameters():
+            results[f"gradient {depth} {name}"] = parameter.grad.clone()
+    while trainer.step < trainer.total:
+        trainer.train_step()
+    return results | trainer.model.state_dict()
+
+
+if __name__ == "__main__":
+    {"run_alone": run_alone, "run_among_others": run_among_others}[sys.argv[1]](
+        Config.from_dict(json.loads(sys.argv[2])), Path(sys.argv[3])
+    )

@@ -1,0 +1,49 @@
+"""A model and a data set so small that training them takes a second or two."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rnp_lib.config import PRESETS, Config
+
+SETTINGS = {
+    "image_size": 16,
+    "patch_size": 8,
+    "tau": (2, 2),
+    "extent": (0.3, 0.6),
+    "z_dim": 8,
+    "e_dim": 8,
+    "rank": 8,
+    "trunk_depth": 2,
+    "trunk_width": 16,
+    "hidden": 16,
+    "action_hidden": 8,
+    "images": (160, 160),
+    "batch_size": 8,
+    "warmup": 2,
+    "ema": 0.9,
+}
+
+
+def config(**changes) -> Config:
+    return Config(**SETTINGS | changes)
+
+
+def write_pngs(folder: Path, count: int = 120) -> Path:
+    """Images of a bright L on black, 16 × 16 pixels, each at one of nine places."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.zeros((16, 16), np.uint8)
+        top, left = 4 + i % 3, 4 + i // 3 % 3
+        pixels[top : top + 6, left : left + 2] = 255
+        pixels[top + 4 : top + 6, left : left + 5] = 255
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+    return folder
+
+
+def arguments(config: Config) -> list[str]:
+    """The --set options that turn the preset `mnist` into `config`."""
+    plain = PRESETS["mnist"].to_dict()
+    changed = {key: value for key, value in config.to_dict().items() if value != plain[key]}
+    return [text for key, value in changed.items() for text in ("--set", f"{key}={value}")]
