@@ -1,11 +1,12 @@
-"""The command line: `rnp data`, `rnp train`, `rnp figures`."""
+"""The command line: `rnp data`, `rnp train`, `rnp evaluate`, `rnp figures`."""
 
+import json
 from pathlib import Path
 
 import click
 import torch
 
-from rnp_lib import checkpoints, data, figures
+from rnp_lib import checkpoints, data, figures, metrics
 from rnp_lib import train as training
 from rnp_lib.config import PRESETS
 
@@ -51,6 +52,17 @@ def train_command(preset, settings, out, resume, device):
     if device and device.split(":")[0] not in usable:
         raise ValueError(f"device {device!r} cannot be used: this machine has {', '.join(usable)}.")
     training.train(config, out or Path("runs") / preset, resume, device)
+
+
+@commands.command("evaluate")
+@click.argument("checkpoint")
+@click.option("--data", "dataset", help="Data set or folder; what it was trained on if not given.")
+def evaluate_command(checkpoint, dataset):
+    """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
+    model = checkpoints.load(checkpoint)
+    dataset = dataset or model.config.dataset
+    images, _ = data.load(dataset, "test", model.config.image_size)
+    click.echo(json.dumps({"data": dataset, **metrics.evaluate(model, images)}, indent=1))
 
 
 @commands.command("figures")

@@ -46,9 +46,9 @@ class Config:
     e_dim: int = 32  # what the generated encoder hands to the recurrent networks
     feedback: str = "none"  # what a step sees of the one before: child's canvas, own patch or none
     hypernet: str = "factorised"
-    rank: int = 64  # of the factorised weights
+    rank: int = 128  # of the factorised weights
     trunk_depth: int = 5
-    trunk_width: int = 64
+    trunk_width: int = 128
     hidden: int = 64  # units of the generated hidden layers
     action_hidden: int = 32  # the same in the action decoder
     normalise: bool = True  # LayerNorm without gain in generated hidden layers
@@ -61,7 +61,7 @@ class Config:
     # Objective
     sigma2: float = 0.05  # variance of a pixel
     part_term: str = "canvas"
-    part_weight: float = 0.5  # lambda_part
+    part_weight: float = 1.0  # lambda_part
     kl_warmup: int = 0  # images over which the weight of the KL grows from 0 to 1
 
     # Training
@@ -70,9 +70,9 @@ class Config:
     images: tuple[int, ...] = (120_000, 840_000)
     batch_size: int = 128
     optimiser: str = "muon"
-    lr: float = 1e-2
+    lr: float = 3e-3
     adam_lr: float = 1e-3  # with Muon: for what is not a weight matrix
-    warmup: int = 200  # steps
+    warmup: int = 300  # steps, at the start of every stage
     decay: str = "cosine"
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # of the weights, per step
@@ -218,6 +218,7 @@ _PAPER = Config(
     feedback="child",
     hypernet="full",
     trunk_depth=6,
+    trunk_width=64,
     normalise=False,
     step_vector=False,
     state_activation="elu",
@@ -225,7 +226,6 @@ _PAPER = Config(
     action_activation="sin",
     encoder="resnet",
     part_term="zoom",
-    part_weight=1.0,
     batch_size=64,
     images=(200 * 55_000,),  # 200 epochs
     optimiser="adam",

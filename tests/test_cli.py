@@ -1,5 +1,6 @@
 """The command line: what it does, and the one line it answers a mistake with."""
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 import rnp_lib
-from rnp_lib import cli, data
+from rnp_lib import checkpoints, cli, data, metrics
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def nowhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["data", "train", "figures"]),
+        (["--help"], ["data", "train", "evaluate", "figures"]),
         (["-h"], ["data", "train", "figures"]),
         (["train", "--help"], ["--set", "--resume", "--out", "--device", "torchrun", "mnist"]),
         (["data", "--help"], ["NAME"]),
@@ -140,3 +141,18 @@ def test_a_mistake_in_a_real_process(nowhere):
     )
     failed((done.returncode, done.stdout, done.stderr), "'pictures'")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
+    folder = tiny.write_pngs(nowhere / "pictures")
+    model = rnp_lib.RNP(tiny.config(dataset=str(folder))).eval()
+    checkpoints.save("untrained.safetensors", model, {})
+
+    code, out, err = rnp("evaluate", "untrained.safetensors")
+
+    assert (code, err) == (0, "")
+    scores = json.loads(out)
+    images, _ = data.load(folder, "test", 16)
+    expected = metrics.evaluate(checkpoints.load("untrained.safetensors"), images)
+    assert scores == {"data": str(folder), **expected}
+    failed(rnp("evaluate", "nothing"), "no checkpoint 'nothing'")

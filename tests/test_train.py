@@ -21,7 +21,6 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from rnp_lib import checkpoints, cli, data
-from rnp_lib import train as training
 from rnp_lib import trainer as trainer_module
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
