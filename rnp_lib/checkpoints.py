@@ -27,6 +27,7 @@ def write(path: str | Path, format: str, tensors: Mapping[str, Tensor], metadata
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, text)
+        temporary.chmod(0o644)  # safetensors lets nobody else read it
 
 
 def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:

@@ -19,12 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rnp_lib import sources
+from rnp_lib.files import ROOT, replacing
 from rnp_lib.sources import Arrays, digest
 from rnp_lib.strokes import strokes
 
 NAMES = ("mnist", "fashion", "omniglot", "strokes")
 SPLITS = ("train", "test")
-DATA = Path(__file__).parents[1] / "data"  # downloads and built caches; RNP_DATA is only ever read
+DATA = ROOT / "data"  # downloads and built caches; RNP_DATA is only ever read
 CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 
 STROKES = {"train": (20_000, 0), "test": (2_000, 1)}  # split -> number of images, seed
@@ -186,12 +187,9 @@ def _write_cache(path: Path, key: str, arrays: Arrays) -> None:
     for split, (images, labels) in arrays.items():
         tensors |= {f"{split}.images": images, f"{split}.labels": labels}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".cache-") as folder:
-            new = Path(folder) / path.name
+        with replacing(path) as new:
             save_file(tensors, new, metadata=about)
             new.chmod(0o644)  # safetensors lets nobody else read it
-            os.replace(new, path)
     except OSError as error:  # a read-only checkout still works, only more slowly
         print(f"{path} was not written: {error}", flush=True)
 

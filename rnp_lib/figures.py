@@ -169,6 +169,8 @@ def _execute(path: Path, copy: Path, parameters: Mapping[str, Any], bar: bool) -
             kernel_name="python3",
             cwd=str(path.parent),
             progress_bar=bar,
+            # Else each kernel warns that it talks over TCP, which stays within this machine.
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except PapermillExecutionError as error:
         where = f"cell {error.exec_count} raised"

@@ -179,6 +179,7 @@ def train(
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        code = code_version()  # now: files may change while it trains
         images, labels = data.load(config.dataset, "train", config.image_size)
         trainer = Trainer(config, images, out, device)
         if resume and (out / "state.safetensors").exists():
@@ -186,14 +187,14 @@ def train(
         run(trainer, log_every, save_every, validate_every)
         path = out / "model.safetensors"
         if trainer.rank == 0:
-            _publish(trainer, path, data.digest(images, labels))
+            _publish(trainer, path, data_sha256=data.digest(images, labels), code=code)
         return path
     finally:
         if distributed:
             dist.destroy_process_group()
 
 
-def _publish(trainer: Trainer, path: Path, data_hash: str) -> None:
+def _publish(trainer: Trainer, path: Path, **history: str) -> None:
     """Write the averaged model with its history; the test set is measured here and only here."""
     c = trainer.config
     model = trainer.average.module.eval()
@@ -201,8 +202,7 @@ def _publish(trainer: Trainer, path: Path, data_hash: str) -> None:
     sse = reconstruction_error(model, test.to(trainer.device))
     about = {
         "data": c.dataset,
-        "data_sha256": data_hash,
-        "code": code_version(),
+        **history,
         "device": str(trainer.device),
         "minutes": round(trainer.seconds / 60, 2),
         "processes": trainer.world,
