@@ -335,8 +335,13 @@ def test_a_second_ctrl_c_ends_at_once(config, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "train_step", signalled)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(), tmp_path)
+    # A job in the background of a shell starts with Ctrl-C ignored; this is about one that is not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config(), tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_run_resumed_is_published_again(config, finished, tmp_path):
