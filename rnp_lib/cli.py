@@ -1,4 +1,4 @@
-"""The command line: `rnp data`, `rnp train`, `rnp evaluate`, `rnp figures`."""
+"""The command line: `rnp data`, `train`, `evaluate`, `bench` and `figures`."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 import torch
 
-from rnp_lib import checkpoints, data, figures, metrics
+from rnp_lib import bench, checkpoints, data, figures, metrics
 from rnp_lib import train as training
 from rnp_lib.config import PRESETS
+from rnp_lib.files import replacing
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -47,11 +48,15 @@ def train_command(preset, settings, out, resume, device):
     `--set dataset=FOLDER` trains on your own PNG images.
     """
     config = PRESETS[preset].override(list(settings))
+    training.train(config, out or Path("runs") / preset, resume, _usable(device))
+
+
+def _usable(device: str | None) -> str | None:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     usable = ["cpu", accelerator.type] if accelerator else ["cpu"]
     if device and device.split(":")[0] not in usable:
         raise ValueError(f"device {device!r} cannot be used: this machine has {', '.join(usable)}.")
-    training.train(config, out or Path("runs") / preset, resume, device)
+    return device
 
 
 @commands.command("evaluate")
@@ -63,6 +68,18 @@ def evaluate_command(checkpoint, dataset):
     dataset = dataset or model.config.dataset
     images, _ = data.load(dataset, "test", model.config.image_size)
     click.echo(json.dumps({"data": dataset, **metrics.evaluate(model, images)}, indent=1))
+
+
+@commands.command("bench")
+@click.option("--device", default="cpu", help="cpu, cuda, ...")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Also write all of it here.")
+def bench_command(device, path):
+    """Measure training and parsing beside a naive port and a plain VAE; takes a minute or two."""
+    result = bench.run(torch.device(_usable(device)))
+    click.echo(bench.report(result))
+    if path:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
 @commands.command("figures")

@@ -25,10 +25,11 @@ class FullLinear(nn.Module):
         super().__init__()
         self.n_in, self.n_out = n_in, n_out
         self.head = nn.Linear(width, n_out * n_in + bias * n_out)
-        # At first an ordinary layer (the head's bias) that h modulates by as much again.
-        nn.init.normal_(self.head.weight, std=(n_in * width) ** -0.5)
+        # At first an ordinary layer, half of whose variance 1/n_in is the same for every program
+        # (the head's bias). With more, an unnormalised recurrent network starts out chaotic.
+        nn.init.normal_(self.head.weight, std=(2 * n_in * width) ** -0.5)
         nn.init.zeros_(self.head.bias)
-        nn.init.normal_(self.head.bias[: n_out * n_in], std=n_in**-0.5)
+        nn.init.normal_(self.head.bias[: n_out * n_in], std=(2 * n_in) ** -0.5)
 
     @property
     def generated(self) -> int:

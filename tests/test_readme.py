@@ -1,6 +1,7 @@
 """Numbers in the README are those of the records, and its Python runs."""
 
 import hashlib
+import json
 import re
 
 import pytest
@@ -67,3 +68,17 @@ def test_what_the_readme_links_to_is_there():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_the_recipes_table_is_its_record():
+    text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    runs = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))["runs"]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [
+            run["what"],
+            f"{run['validation_sse']:.1f}",
+            f"`{run['command'].removeprefix('rnp train mnist ')}`",
+        ]
+        for run in runs
+    ]
