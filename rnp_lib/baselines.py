@@ -29,11 +29,17 @@ class NaivePort(nn.Module):
         self.starts = nn.ModuleList([net.state_0, net.policy_0, net.action_0, net.patch_0])
         self.shapes = {name: (layer.n_in, layer.n_out) for name, layer in net.layers.items()}
         self.sizes = {name: layer.generated for name, layer in net.layers.items()}
-        heads = [layer.head for layer in net.layers.values()]
         self.head = nn.Linear(model.config.trunk_width, sum(self.sizes.values()))
+        weights, biases = [], []
+        for layer in net.layers.values():
+            weights.append(layer.head.weight)
+            biases.append(layer.common.weight.flatten())
+            if layer.bias:
+                weights.append(layer.bias.weight)
+                biases.append(layer.bias.bias)
         with torch.no_grad():
-            self.head.weight.copy_(torch.cat([head.weight for head in heads]))
-            self.head.bias.copy_(torch.cat([head.bias for head in heads]))
+            self.head.weight.copy_(torch.cat(weights))
+            self.head.bias.copy_(torch.cat(biases))
 
     def unroll(self, z: Tensor, level: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """z (B, |z|) -> canvas (B, 1, H, W), and each child's patch and affine map."""

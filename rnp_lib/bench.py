@@ -33,7 +33,7 @@ def flops_per_image(model: RNP | PlainVAE) -> int:
         starts += [net.patch_0] if c.feedback != "none" else []
         once += sum(_layer_flops(start, torch.zeros(1, c.trunk_width)) for start in starts)
         for layer in net.layers.values():
-            once += 2 * layer.head.weight.numel()
+            once += 2 * c.trunk_width * layer.generated
             once += 2 * tau * _multiplied(layer)
         total += programs * once
         programs *= tau
@@ -43,7 +43,7 @@ def flops_per_image(model: RNP | PlainVAE) -> int:
 def _multiplied(layer: nn.Module) -> int:
     """Entries of the matrices that one vector meets in a generated layer."""
     if isinstance(layer, FullLinear):
-        return layer.n_in * layer.n_out
+        return layer.n_in * layer.n_out + layer.common.weight.numel()
     return layer.v.weight.numel() + layer.u.weight.numel()
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rnp_lib.config import Config
 
@@ -19,32 +20,81 @@ Bound = Callable[..., Tensor]
 
 
 class FullLinear(nn.Module):
-    """y = W(h) v + b(h), with every entry of W and b a linear function of the trunk's output h."""
+    """y = W(h) v + b(h), with every entry of W and b an affine function of the trunk's output h.
+
+    What all programs have in common of W, the constant of that function, is a layer of its own:
+    added to the generated weights it would cost a copy of them all.
+    """
 
     def __init__(self, width: int, n_in: int, n_out: int, bias: bool, rank: int):
         super().__init__()
         self.n_in, self.n_out = n_in, n_out
-        self.head = nn.Linear(width, n_out * n_in + bias * n_out)
-        # At first an ordinary layer, half of whose variance 1/n_in is the same for every program
-        # (the head's bias). With more, an unnormalised recurrent network starts out chaotic.
+        self.head = nn.Linear(width, n_out * n_in, bias=False)
+        self.common = nn.Linear(n_in, n_out, bias=False)
+        self.bias = nn.Linear(width, n_out) if bias else None
+        # At first half of the variance 1/n_in of W is common to all programs. With more variance
+        # an unnormalised recurrent network starts out chaotic.
         nn.init.normal_(self.head.weight, std=(2 * n_in * width) ** -0.5)
-        nn.init.zeros_(self.head.bias)
-        nn.init.normal_(self.head.bias[: n_out * n_in], std=(2 * n_in) ** -0.5)
+        nn.init.normal_(self.common.weight, std=(2 * n_in) ** -0.5)
+        if bias:
+            nn.init.normal_(self.bias.weight, std=(2 * n_in * width) ** -0.5)
+            nn.init.zeros_(self.bias.bias)
 
     @property
     def generated(self) -> int:
-        return self.head.out_features
+        return self.head.out_features + (self.bias.out_features if self.bias else 0)
 
     def forward(self, h: Tensor) -> Bound:
-        weight, bias = self.head(h).tensor_split([self.n_out * self.n_in], -1)
-        weight = weight.view(-1, self.n_out, self.n_in)
-        return partial(self._apply_to, weight.mT, bias.unsqueeze(1))
+        weight = self.head(h).view(-1, self.n_out, self.n_in)
+        bias = self.bias(h).unsqueeze(1) if self.bias else None
+        return partial(self._apply_to, *_shared_weight(weight), bias)
+
+    def _apply_to(self, weight, uses, token, bias: Tensor | None, v: Tensor, norm=None) -> Tensor:
+        y = _Use.apply(v.to(weight.dtype), token, weight, uses) + self.common(v)
+        y = norm(y) if norm else y
+        return y if bias is None else y + bias
+
+
+def _shared_weight(weight: Tensor) -> tuple[Tensor, list, Tensor]:
+    """What `_Use` needs of generated weights (B, out, in) that are used once in every step.
+
+    They are the bulk of all memory traffic: autograd would write their gradient once for each use
+    and add it up. Instead every use leaves its factors in a list, and the token, on which all uses
+    depend, makes one batched product of them when the last one has been differentiated.
+    """
+    uses: list[tuple[Tensor, Tensor]] = []
+    return weight.detach(), uses, _CollectUses.apply(weight, uses)
+
+
+class _CollectUses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight, uses):
+        ctx.uses = uses
+        return weight.new_zeros(())
 
     @staticmethod
-    def _apply_to(weight: Tensor, bias: Tensor, v: Tensor, norm=None) -> Tensor:
-        y = torch.bmm(v, weight)
-        y = norm(y) if norm else y
-        return y + bias if bias.shape[-1] else y
+    @once_differentiable
+    def backward(ctx, _):
+        v, dy = (torch.cat(tensors, 1) for tensors in zip(*ctx.uses, strict=True))
+        ctx.uses.clear()
+        return torch.bmm(dy.mT, v), None
+
+
+class _Use(torch.autograd.Function):
+    """v (B, T, in), weight (B, out, in) -> (B, T, out)."""
+
+    @staticmethod
+    def forward(ctx, v, token, weight, uses):
+        ctx.save_for_backward(v, token, weight)
+        ctx.uses = uses
+        return torch.bmm(v, weight.mT)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        v, token, weight = ctx.saved_tensors
+        ctx.uses.append((v, dy))
+        return torch.bmm(dy, weight), torch.zeros_like(token), None, None
 
 
 class FactorisedLinear(nn.Module):

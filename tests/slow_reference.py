@@ -102,14 +102,15 @@ class Networks:
     def layer(self, name, v, hidden=False):
         """One generated layer; hidden ones are normalised before their bias and end in an ELU."""
         layer = self.net.layers[name]
-        head = linear(layer.head, self.h)
         if self.config.hypernet == "full":
-            weight = head[: layer.n_out * layer.n_in].reshape(layer.n_out, layer.n_in)
+            weight = (numbers(layer.head.weight) @ self.h).reshape(layer.n_out, layer.n_in)
+            weight = weight + numbers(layer.common.weight)
+            bias = linear(layer.bias, self.h) if layer.bias else 0
         else:
+            head = linear(layer.head, self.h)
             scale = np.diag(head[: layer.rank])
             weight = numbers(layer.u.weight) @ scale @ numbers(layer.v.weight)
-        used = weight.size if self.config.hypernet == "full" else layer.rank
-        bias = head[used:] if len(head) > used else 0
+            bias = head[layer.rank :] if len(head) > layer.rank else 0
         y = weight @ v
         if hidden and self.config.normalise:
             y = layer_norm(y)

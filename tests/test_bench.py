@@ -37,8 +37,9 @@ def test_and_so_do_its_gradients_in_float32():
     x, noise = batch(model.config, torch.float32)
     for computed in (terms(model, x, noise), naive.terms(x, noise)):
         computed.loss(model.config.sigma2).backward()
-    heads = [layer.head.weight.grad for layer in model.hypernet.layers.values()]
-    ours, theirs = torch.cat(heads), naive.head.weight.grad
+    layers = model.hypernet.layers.values()
+    heads = [head for layer in layers for head in (layer.head, layer.bias) if head]
+    ours, theirs = torch.cat([head.weight.grad for head in heads]), naive.head.weight.grad
     assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 

@@ -53,7 +53,7 @@ def generated_by_network(net):
     counts = dict(encode=0, state=net.state_0.out_features, policy=net.policy_0.out_features)
     for name, layer in net.layers.items():
         network = name.split("_")[0]
-        counts[network] = counts.get(network, 0) + layer.head.out_features
+        counts[network] = counts.get(network, 0) + layer.generated
     return counts
 
 
@@ -64,7 +64,8 @@ def test_the_paper_s_hypernetwork_generates_133376_numbers(preset):
         encode=65_184, state=2_112, policy=2_112, patch=60_608, action=3_360
     )
     assert net.generated == 133_376
-    heads = [net.state_0, net.policy_0, *(layer.head for layer in net.layers.values())]
+    heads = [net.state_0, net.policy_0]
+    heads += [h for layer in net.layers.values() for h in (layer.head, layer.bias) if h]
     assert sum(head.weight.numel() for head in heads) == 133_376 * 64  # 8.54 million
 
 
@@ -103,17 +104,42 @@ def test_factors_are_far_fewer_numbers():
 @pytest.mark.parametrize("norm", [None, lambda y: F.layer_norm(y, y.shape[-1:])])
 def test_full_layer_against_one_sample_at_a_time(bias, norm):
     layer = FullLinear(width=6, n_in=3, n_out=4, bias=bias, rank=0).double()
-    nn.init.normal_(layer.head.bias)
     h, v = random(5, 6), random(5, 2, 3)
     y = layer(h)(v, norm)
     assert y.shape == (5, 2, 4)
     assert layer.generated == 3 * 4 + 4 * bias
     for b, t in itertools.product(range(5), range(2)):
-        numbers = layer.head.weight @ h[b] + layer.head.bias
-        expected = F.linear(v[b, t], numbers[:12].view(4, 3))
+        weight = (layer.head.weight @ h[b]).view(4, 3) + layer.common.weight
+        expected = F.linear(v[b, t], weight)
         expected = norm(expected) if norm else expected
-        expected = expected + numbers[12:] if bias else expected  # the norm goes before the bias
+        expected = expected + layer.bias(h[b]) if bias else expected  # the norm goes before it
         torch.testing.assert_close(y[b, t], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_a_full_layer_used_several_times():
+    """They are collected over the uses of its weights, so autograd's own are the reference."""
+    layer = FullLinear(width=6, n_in=4, n_out=4, bias=True, rank=0).double()
+    h, v = random(5, 6).requires_grad_(), random(5, 2, 4).requires_grad_()
+
+    def recurrent(apply):
+        state = v
+        for _ in range(3):
+            state = apply(state).tanh()
+        return state.square().sum()
+
+    def plain(v):
+        weight = layer.head(h).view(-1, 4, 4) + layer.common.weight
+        return v @ weight.mT + layer.bias(h).unsqueeze(1)
+
+    inputs = [h, v, *layer.parameters()]
+    expected = torch.autograd.grad(recurrent(plain), inputs)
+    loss = recurrent(layer(h))
+    for kept in (True, False):  # a second pass over the same graph starts afresh
+        for found, true in zip(
+            torch.autograd.grad(loss, inputs, retain_graph=kept), expected, strict=True
+        ):
+            torch.testing.assert_close(found, true, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda h: layer(h)(v.detach()), (h,))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -137,13 +163,12 @@ def test_factorised_layer_is_a_full_one_whose_tensor_has_rank_r():
     factorised = FactorisedLinear(width=6, n_in=3, n_out=4, bias=True, rank=2).double()
     nn.init.normal_(factorised.head.bias)
     full = FullLinear(width=6, n_in=3, n_out=4, bias=True, rank=0).double()
+    u, v, head = factorised.u.weight, factorised.v.weight, factorised.head
     with torch.no_grad():
-        for name in ("weight", "bias"):  # of h, and of the constant 1 beside it
-            factor = getattr(factorised.head, name)[:2].view(2, -1)
-            tensor = torch.einsum("or,ri,rk->oik", factorised.u.weight, factorised.v.weight, factor)
-            rest = getattr(factorised.head, name)[2:]
-            numbers = torch.cat([tensor.reshape(12, -1), rest.view(4, -1)])
-            getattr(full.head, name).copy_(numbers.view_as(getattr(full.head, name)))
+        full.head.weight.copy_(torch.einsum("or,ri,rk->oik", u, v, head.weight[:2]).view(12, 6))
+        full.common.weight.copy_(torch.einsum("or,ri,r->oi", u, v, head.bias[:2]))
+        full.bias.weight.copy_(head.weight[2:])
+        full.bias.bias.copy_(head.bias[2:])
     h, v = random(5, 6), random(5, 2, 3)
     torch.testing.assert_close(factorised(h)(v), full(h)(v), rtol=1e-12, atol=1e-12)
 
