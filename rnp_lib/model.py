@@ -99,7 +99,8 @@ class RNP(nn.Module):
         self.encoder = ENCODERS[config.encoder](config.image_size, 2 * config.z_dim)
         self.hypernet = HyperNetwork(config)
         steps = max(config.tau) if config.step_vector else 0
-        self.step = nn.Parameter(0.1 * torch.randn(steps, config.e_dim))
+        vectors = 0.1 * torch.randn(steps, config.e_dim)
+        self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
 
     def encode(self, x: Tensor) -> Normal:
         """q(z | x): images (B, 1, H, W) in [0, 1] -> Normal over root programs, batch (B, |z|)."""

@@ -106,7 +106,6 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         self.model = RNP(config).to(device)
-        self.model.step.requires_grad_(config.step_vector)  # DDP waits for every gradient
         self.objective = Objective(self.model)
         if self.world > 1:
             self.objective = DistributedDataParallel(self.objective)

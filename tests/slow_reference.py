@@ -1,12 +1,35 @@
 """Section 2 of the paper again, slowly: numpy, float64, one program and one step at a time.
 
-It shares nothing with rnp_lib but the parameters, which it reads by name.
+It shares nothing with rnp_lib but settings and parameters, which it reads by name.
 """
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from rnp_lib.config import Config
+
+# A model small enough to be computed this way, none of whose numbers is a default.
+SMALL = Config(
+    image_size=12,
+    patch_size=8,
+    extent=(0.3, 0.6),
+    rotation=60.0,
+    shear=0.2,
+    centre=0.5,
+    z_dim=5,
+    e_dim=4,
+    feedback="child",
+    hypernet="factorised",
+    rank=3,
+    trunk_depth=2,
+    trunk_width=6,
+    hidden=7,
+    action_hidden=4,
+    sigma2=0.07,
+    images=(100,),
+)
 
 ACTIVATIONS = {
     "tanh": np.tanh,

@@ -13,18 +13,6 @@ from torch import nn
 from rnp_lib.config import PRESETS, Config
 from rnp_lib.hypernet import FactorisedLinear, FullLinear, HyperNetwork
 
-SMALL = Config(
-    patch_size=8,
-    z_dim=5,
-    e_dim=4,
-    feedback="child",
-    hypernet="factorised",
-    rank=3,
-    trunk_depth=2,
-    trunk_width=6,
-    hidden=7,
-    action_hidden=4,
-)
 KINDS = ("full", "factorised")
 FEEDBACKS = ("child", "own", "none")
 PAPER_LIKE = dict(
@@ -34,7 +22,7 @@ PAPER_LIKE = dict(
 
 def make(**changes):
     """A small float64 hypernetwork whose parameters are all random, the zero ones too."""
-    net = HyperNetwork(dataclasses.replace(SMALL, **changes)).double()
+    net = HyperNetwork(dataclasses.replace(slow.SMALL, **changes)).double()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter += 0.1 * torch.randn_like(parameter)

@@ -7,30 +7,11 @@ import pytest
 import slow_reference as slow
 import torch
 
-from rnp_lib.config import Config
 from rnp_lib.encoder import ENCODERS, MatrixConv2d
 from rnp_lib.hypernet import HyperNetwork
 from rnp_lib.model import RNP, ProgramTree
 from rnp_lib.transforms import place
 
-SMALL = Config(
-    image_size=12,
-    patch_size=8,
-    extent=(0.3, 0.6),
-    rotation=60.0,
-    shear=0.2,
-    centre=0.5,
-    z_dim=5,
-    e_dim=4,
-    feedback="child",
-    hypernet="factorised",
-    rank=3,
-    trunk_depth=2,
-    trunk_width=6,
-    hidden=7,
-    action_hidden=4,
-    images=(100,),
-)
 TAUS = {1: (3,), 2: (2, 3), 3: (2, 3, 1)}
 PAPER_LIKE = dict(
     hypernet="full",
@@ -50,7 +31,7 @@ def make(k=2, dtype=torch.float64, **changes):
     """A small model of k levels; everything in it is random, what starts at zero too."""
     extent = [(0.3 + 0.1 * i, 0.5 + 0.1 * i) for i in range(k)]
     settings = dict(tau=TAUS[k], extent=extent) | changes
-    model = RNP(dataclasses.replace(SMALL, **settings)).to(dtype).eval()
+    model = RNP(dataclasses.replace(slow.SMALL, **settings)).to(dtype).eval()
     with torch.no_grad():
         for parameter in model.hypernet.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -263,7 +244,7 @@ class Meddler(RNP):
 
 @pytest.mark.parametrize("t", [1, 2, 3, 4])
 def test_a_child_s_program_influences_later_steps_only(t):
-    model = Meddler(dataclasses.replace(SMALL, tau=(4, 2))).double()
+    model = Meddler(dataclasses.replace(slow.SMALL, tau=(4, 2))).double()
     z = programs(3)
     before, after = model.run(z), model.run(z, meddle=t)
     assert model.calls == 4
@@ -326,11 +307,11 @@ def test_the_step_vector_is_one_per_step():
 def test_one_hypernetwork_for_any_depth(hypernet):
     sizes = set()
     for tau in ((3,), (3, 3), (3, 3, 3)):
-        model = RNP(dataclasses.replace(SMALL, tau=tau, extent=(0.3, 0.6), hypernet=hypernet))
+        model = RNP(dataclasses.replace(slow.SMALL, tau=tau, extent=(0.3, 0.6), hypernet=hypernet))
         assert sum(isinstance(m, HyperNetwork) for m in model.modules()) == 1
         sizes.add(sum(p.numel() for p in model.parameters()))
     assert len(sizes) == 1
-    without = dataclasses.replace(SMALL, tau=(3, 5), extent=(0.3, 0.6), step_vector=False)
+    without = dataclasses.replace(slow.SMALL, tau=(3, 5), extent=(0.3, 0.6), step_vector=False)
     assert RNP(without).step.numel() == 0
 
 

@@ -9,7 +9,6 @@ import slow_reference as slow
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from rnp_lib.config import Config
 from rnp_lib.model import RNP
 from rnp_lib.objective import (
     Terms,
@@ -22,28 +21,12 @@ from rnp_lib.objective import (
     zoom_part_term,
 )
 
-SMALL = Config(
-    image_size=12,
-    patch_size=8,
-    extent=(0.3, 0.6),
-    z_dim=5,
-    e_dim=4,
-    feedback="child",
-    hypernet="factorised",
-    rank=3,
-    trunk_depth=2,
-    trunk_width=6,
-    hidden=7,
-    action_hidden=4,
-    sigma2=0.07,
-    images=(100,),
-)
 TAUS = {1: (3,), 2: (2, 3), 3: (2, 2, 2)}
 DEPTHS = pytest.mark.parametrize("k", [1, 2, 3])
 
 
 def make(k=2, **changes):
-    return RNP(dataclasses.replace(SMALL, tau=TAUS[k], extent=(0.3, 0.6), **changes)).double()
+    return RNP(dataclasses.replace(slow.SMALL, tau=TAUS[k], extent=(0.3, 0.6), **changes)).double()
 
 
 def batch(n=3):
