@@ -1,4 +1,10 @@
-"""The objective: the negative ELBO of an image, and what is asked of its parts (Eq. 1)."""
+"""The objective: the negative ELBO of an image, and what is asked of its parts (Eq. 1).
+
+How Eq. 1 is read: its superscripts are levels, not squares. As printed, its second term compares a
+sum over all parts with a patch that belongs to one. Two readings make sense and both are here: each
+part's direct decoding against its own window of the image (`zoom`), and the sum of all placed parts
+against the whole image (`canvas`), which is what trains the root alone, one depth at a time.
+"""
 
 import math
 from typing import NamedTuple
