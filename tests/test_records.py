@@ -1,5 +1,6 @@
 """Figure records: what is written, where, and what is refused."""
 
+import hashlib
 import json
 import random
 import sys
@@ -7,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from matplotlib.figure import Figure
 
-from rnp_lib import files, records
+from rnp_lib import checkpoints, files, records
 
 WEIGHTS_SHA256 = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"  # of b"weights"
 PARAMETERS = {"digits": [3, 1, 4], "checkpoint": "mnist"}
@@ -212,3 +214,31 @@ def test_without_git_the_record_says_none(root, figure, monkeypatch):
 def test_loading_a_record_that_is_not_there_says_how_to_make_it(root):
     with pytest.raises(FileNotFoundError, match="rnp figures --mode full"):
         records.load("fig9_nothing")
+
+
+def test_a_run_takes_the_committed_model_and_notes_its_hash(root, figure):
+    run = start()
+    model = run.model("mnist")
+    assert not model.training
+    record = json.loads(run.save(figure, "fig", numbers={}).with_suffix(".json").read_text())
+    digest = hashlib.sha256(checkpoints.find("mnist").read_bytes()).hexdigest()
+    assert record["checkpoints"] == {"checkpoints/mnist.safetensors": digest}
+
+
+def test_in_paper_mode_the_model_is_trained_first_and_only_once(root, tmp_path, monkeypatch):
+    pictures = tiny.write_pngs(tmp_path / "pictures")
+    paper = tiny.config(dataset=str(pictures), images=(16,))
+    monkeypatch.setitem(records.PRESETS, "paper-mnist", paper)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+
+    run = start(mode="paper")
+    trained = run.model("mnist")
+    made = tmp_path / "runs" / "paper-mnist" / "state.safetensors"
+    first = made.stat().st_mtime_ns
+
+    assert trained.config == paper
+    assert run._checkpoints.keys() == {"runs/paper-mnist/model.safetensors"}
+    again = start(mode="paper").model("mnist")
+    assert made.stat().st_mtime_ns == first
+    for one, other in zip(trained.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
