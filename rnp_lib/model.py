@@ -77,9 +77,8 @@ class ProgramTree:
         """
         if not self.children or depth == 0:
             return self.patch
-        return _compose([c.cut(depth - 1) for c in self.children], self.children, self.canvas).sum(
-            1
-        )
+        pictures = [child.cut(depth - 1) for child in self.children]
+        return _compose(pictures, self.children, self.canvas).sum(1)
 
 
 def _compose(pictures: list[Tensor], children: list[ProgramTree], like: Tensor) -> Tensor:
