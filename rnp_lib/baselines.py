@@ -1,19 +1,19 @@
 """What the model is measured against: a naive port of the paper, and a plain VAE."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal
 
 from rnp_lib.config import Config
-from rnp_lib.encoder import ENCODERS, MatrixConv2d
+from rnp_lib.encoder import MatrixConv2d
 from rnp_lib.hypernet import ACTION_ACTIVATIONS, PATCH_ACTIVATIONS, STATE_ACTIVATIONS
-from rnp_lib.model import RNP
-from rnp_lib.objective import Terms, kl_to_prior, squared_error
-from rnp_lib.transforms import affine, place, zoom
+from rnp_lib.model import RNP, ImageModel, ProgramTree
+from rnp_lib.transforms import affine, place
 
 
-class NaivePort(nn.Module):
+class NaivePort(ImageModel):
     """The paper's algorithm written down directly, for a two-level model with `full` weights.
 
     All weights of a program come out of one matrix product and are sliced; every generated layer
@@ -22,9 +22,8 @@ class NaivePort(nn.Module):
     """
 
     def __init__(self, model: RNP):
-        super().__init__()
-        self.config, self.encoder, self.encode = model.config, model.encoder, model.encode
-        net = model.hypernet
+        super().__init__(model.config)
+        self.encoder, net = model.encoder, model.hypernet
         self.trunk, self.patch_bias, self.step = net.trunk, net.patch_bias, model.step
         self.starts = nn.ModuleList([net.state_0, net.policy_0, net.action_0, net.patch_0])
         self.shapes = {name: (layer.n_in, layer.n_out) for name, layer in net.layers.items()}
@@ -41,8 +40,8 @@ class NaivePort(nn.Module):
             self.head.weight.copy_(torch.cat(weights))
             self.head.bias.copy_(torch.cat(biases))
 
-    def unroll(self, z: Tensor, level: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """z (B, |z|) -> canvas (B, 1, H, W), and each child's patch and affine map."""
+    def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
+        """As in `RNP`, with feedback `child`."""
         c = self.config
         h = self.trunk(z)
         numbers = dict(
@@ -64,7 +63,7 @@ class NaivePort(nn.Module):
         state, policy, a, x = (start(h) for start in self.starts)
         state, policy, a, x = recur(state), recur(policy), act(a), look(x + self.patch_bias)
         side = c.image_size if level == c.depth else c.patch_size
-        canvas, patches, maps = 0, [], []
+        children, placed = [], []
         for t in range(c.tau[c.depth - level]):
             seen = torch.cat([layer("encode_x", x), layer("encode_a", a)], 1)
             e = layer("encode_3", layer("encode_2", layer("encode_1", seen)), hidden=False)
@@ -76,43 +75,28 @@ class NaivePort(nn.Module):
             patch = layer("patch_3", layer("patch_2", layer("patch_1", state)))
             patch = look(layer("patch_4", patch, False) + self.patch_bias)
             patch = patch.view(-1, 1, c.patch_size, c.patch_size)
-            y = self.unroll(state, level - 1)[0] if level > 1 else patch
-            x = y.flatten(1)
             matrix = affine(a, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
-            canvas = canvas + place(y, matrix, side)
-            patches.append(patch)
-            maps.append(matrix)
-        return canvas, patches, maps
-
-    def terms(self, x: Tensor, noise: Tensor) -> Terms:
-        """As `objective.terms` with the paper's part term."""
-        q = self.encode(x)
-        canvas, patches, maps = self.unroll(q.mean + q.scale * noise, self.config.depth)
-        parts = [
-            squared_error(patch, zoom(x, matrix.detach(), patch.shape[-1]))
-            for patch, matrix in zip(patches, maps, strict=True)
-        ]
-        return Terms(squared_error(canvas, x), kl_to_prior(q), torch.stack(parts).mean(0))
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        return self.unroll(self.encode(x).mean, self.config.depth)[0]
+            child = ProgramTree(z=state, canvas=patch)
+            if depth > 1:
+                child = self.unroll(state, level - 1, depth - 1)
+            placed.append(place(child.canvas, matrix, side))
+            children.append(replace(child, action=a, affine=matrix, patch=patch))
+            x = child.canvas.flatten(1)
+        return ProgramTree(z=z, canvas=sum(placed), children=children, placed=placed)
 
 
-class PlainVAE(nn.Module):
+class PlainVAE(ImageModel):
     """A VAE with the same image encoder and |z|, and the light encoder turned around as decoder."""
 
     def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.encoder = ENCODERS[config.encoder](config.image_size, 2 * config.z_dim)
-        self.side = config.image_size // 4
-        channels, units = 32, 256
+        super().__init__(config)
+        side, channels, units = config.image_size // 4, 32, 256
         self.decoder = nn.Sequential(
             nn.Linear(config.z_dim, units),
             nn.LayerNorm(units),
             nn.ELU(),
-            nn.Linear(units, channels * self.side**2),
-            nn.Unflatten(1, (channels, self.side, self.side)),
+            nn.Linear(units, channels * side**2),
+            nn.Unflatten(1, (channels, side, side)),
             nn.ELU(),
             nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
             nn.GroupNorm(8, channels),
@@ -124,14 +108,14 @@ class PlainVAE(nn.Module):
             nn.Sigmoid(),
         )
 
-    def encode(self, x: Tensor) -> Normal:
-        mean, log_std = self.encoder(x).chunk(2, -1)
-        return Normal(mean, log_std.exp(), validate_args=False)
+    def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
+        """A tree without children: z (B, |z|) drawn at once, whatever the level."""
+        return ProgramTree(z=z, canvas=self.decoder(z))
 
-    def terms(self, x: Tensor, noise: Tensor) -> Terms:
-        q = self.encode(x)
-        canvas = self.decoder(q.mean + q.scale * noise)
-        return Terms(squared_error(canvas, x), kl_to_prior(q), torch.zeros(len(x), device=x.device))
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        return self.decoder(self.encode(x).mean)
+MODELS = {"rnp": RNP, "vae": PlainVAE}
+
+
+def build(config: Config) -> ImageModel:
+    """A new, untrained model of the kind that its configuration names."""
+    return MODELS[config.model](config)

@@ -1,82 +1,65 @@
 """Speed, as ratios within one run on one machine: models beside what they are measured against."""
 
 import dataclasses
+import multiprocessing
 import platform
+import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+import torch.distributed as dist
 
-from rnp_lib.baselines import NaivePort, PlainVAE
-from rnp_lib.config import PRESETS, Config
-from rnp_lib.hypernet import FullLinear
-from rnp_lib.model import RNP
-from rnp_lib.objective import terms
+from rnp_lib import data
+from rnp_lib.baselines import NaivePort, build
+from rnp_lib.config import PRESETS
+from rnp_lib.flops import counted_flops, flops_per_image
+from rnp_lib.model import ImageModel
+from rnp_lib.step import Step
+from rnp_lib.trainer import Objective, Trainer, make_optimisers
 
+GOALS = (20, 10, 7)  # validation SSE per image; a blank canvas scores 89
 
-def flops_per_image(model: RNP | PlainVAE) -> int:
-    """Floating-point operations of one image forward, by formula: matrix products and convolutions.
-
-    A program counts its trunk and heads once and its generated layers once for each of its τ steps.
-    """
-    c = model.config
-    total = _layer_flops(model.encoder, torch.zeros(1, 1, c.image_size, c.image_size))
-    if isinstance(model, PlainVAE):
-        return total + _layer_flops(model.decoder, torch.zeros(1, c.z_dim))
-    net, programs = model.hypernet, 1
-    for tau in c.tau:
-        once = _layer_flops(net.trunk, torch.zeros(1, c.z_dim))
-        starts = [net.state_0, net.policy_0, net.action_0]
-        starts += [net.patch_0] if c.feedback != "none" else []
-        once += sum(_layer_flops(start, torch.zeros(1, c.trunk_width)) for start in starts)
-        for layer in net.layers.values():
-            once += 2 * c.trunk_width * layer.generated
-            once += 2 * tau * _multiplied(layer)
-        total += programs * once
-        programs *= tau
-    return total
+# All rows have the light image encoder and Adam, at a rate that lets no weight grow.
+PAPER = dataclasses.replace(PRESETS["paper-mnist"], encoder="light", lr=1e-5)
+OURS = dataclasses.replace(PRESETS["mnist"], optimiser="adam", lr=1e-5)
+CONFIGS = {
+    "naive_full": dataclasses.replace(PAPER, precision="float32"),
+    "full_float32": dataclasses.replace(PAPER, precision="float32"),
+    "full": PAPER,
+    "factorised_float32": dataclasses.replace(OURS, precision="float32"),
+    "factorised": OURS,
+    "vae": dataclasses.replace(OURS, model="vae"),
+}
 
 
-def _multiplied(layer: nn.Module) -> int:
-    """Entries of the matrices that one vector meets in a generated layer."""
-    if isinstance(layer, FullLinear):
-        return layer.n_in * layer.n_out + layer.common.weight.numel()
-    return layer.v.weight.numel() + layer.u.weight.numel()
-
-
-def _layer_flops(module: nn.Module, x: torch.Tensor) -> int:
-    """2 × weights × places where they are used, for the linear layers and convolutions run on x."""
-    total = 0
-
-    def count(layer, inputs, output):
-        nonlocal total
-        transposed = isinstance(layer, nn.ConvTranspose2d)
-        places = (inputs[0] if transposed else output)[0, 0].numel() if output.ndim == 4 else 1
-        total += 2 * layer.weight.numel() * places
-
-    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, kinds)]
-    training = module.training
-    with torch.no_grad():
-        module.eval()(x)
-    module.train(training)
-    for hook in hooks:
-        hook.remove()
-    return total
+def make(name: str) -> ImageModel:
+    """The model of a row of the benchmark."""
+    model = build(CONFIGS[name])
+    return NaivePort(model) if name.startswith("naive") else model
 
 
 def limits(device: torch.device) -> dict[str, float]:
-    """What the machine can do: float32 matrix products (GFLOP/s) and memory copies (GB/s moved)."""
-    n = 2048
-    a, big = torch.randn(n, n, device=device), torch.empty(2**26, device=device)
+    """What the machine can do: matrix products (GFLOP/s) and memory copies (GB/s moved)."""
+    big = torch.empty(2**26, device=device)
     target = torch.empty_like(big)
-    product = min(_seconds(lambda: a @ a, device) for _ in range(5))
     copy = min(_seconds(lambda: target.copy_(big), device) for _ in range(5))
     moved = 2 * big.numel() * big.element_size()
-    return {"matmul_gflops": 2 * n**3 / product / 1e9, "copy_gb_s": moved / copy / 1e9}
+    return {
+        "matmul_gflops": _matmul_gflops(device, torch.float32),
+        "matmul_bfloat16_gflops": _matmul_gflops(device, torch.bfloat16),
+        "copy_gb_s": moved / copy / 1e9,
+    }
+
+
+def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    n = 2048 if device.type == "cpu" else 8192
+    a = torch.randn(n, n, device=device).to(dtype)
+    return 2 * n**3 / min(_seconds(lambda: a @ a, device) for _ in range(5)) / 1e9
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -88,28 +71,24 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Row:
-    """One model with its training step and its parse, all with Adam."""
+    """One model with its training step, as the trainer takes it, and its parse in float32."""
 
-    def __init__(self, model: nn.Module, batch: int, device: torch.device):
+    def __init__(self, model: ImageModel, batch: int, device: torch.device):
         c = model.config
-        self.model, self.device = model.to(device), device
+        self.model, self.device = model.to(device).train(), device
         self.x = torch.rand(batch, 1, c.image_size, c.image_size, device=device)
-        self.noise = torch.randn(batch, c.z_dim, device=device)
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=1e-5)
+        replay = device.type == "cuda" and not isinstance(model, NaivePort)
+        self.step = Step(Objective(model), make_optimisers(model), c, self.x, replay)
+        self.step.x.copy_(self.x)
+        self.step.noise.normal_()
         self.train_times, self.parse_times = [], []
 
     def train_step(self) -> None:
-        model = self.model
-        batch = self.x, self.noise
-        values = terms(model, *batch) if isinstance(model, RNP) else model.terms(*batch)
-        self.optimiser.zero_grad()
-        values.loss(model.config.sigma2, model.config.part_weight).backward()
-        self.optimiser.step()
+        self.step(self.model.config.depth)
 
     @torch.no_grad()
     def parse(self) -> None:
-        model = self.model
-        model.parse(self.x) if isinstance(model, RNP) else model.reconstruct(self.x)
+        self.model.parse(self.x)
 
     def measure(self) -> None:
         self.train_times.append(_seconds(self.train_step, self.device))
@@ -136,39 +115,61 @@ def measure(rows: dict[str, Row], rounds: int) -> dict[str, dict[str, dict[str, 
     }
 
 
-def counted_flops(row: Row) -> float:
-    """Operations of one image forward as torch.utils.flop_counter sees them."""
-    with FlopCounterMode(display=False) as counter:
-        row.parse()
-    return counter.get_total_flops() / len(row.x)
+def peak_memory_mb(name: str, batch: int, device: torch.device) -> float:
+    """Most memory that training steps of a row need, weights and all; on a CPU in a new process."""
+    if device.type == "cuda":
+        return _grown_by_training(name, batch, device)
+    with _new_processes(1) as process:
+        return process.submit(_grown_by_training, name, batch, device).result()
 
 
-def run(device: torch.device, batch: int = 64, rounds: int = 7) -> dict:
-    """The whole benchmark. All rows have the light image encoder and the same batch."""
-    full = RNP(dataclasses.replace(PRESETS["paper-mnist"], encoder="light"))
-    ours = PRESETS["mnist"]
-    models = {
-        "naive_full": NaivePort(full),
-        "full": full,
-        "factorised": RNP(ours),
-        "vae": PlainVAE(ours),
-    }
-    flops = {name: flops_per_image(m) for name, m in models.items() if name != "naive_full"}
-    flops["naive_full"] = flops["full"]
-    rows = {name: Row(model.train(), batch, device) for name, model in models.items()}
+def _new_processes(number: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _grown_by_training(name: str, batch: int, device: torch.device) -> float:
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device) if on_gpu else _most_resident()
+    row = Row(make(name), batch, device)
+    for _ in range(4):  # on a GPU the fourth is a replay
+        row.train_step()
+    after = torch.cuda.max_memory_allocated(device) if on_gpu else _most_resident()
+    return (after - before) / 1e6
+
+
+def _most_resident() -> int:
+    """Bytes that this process has held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where ru_maxrss includes what the parent held
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS, in bytes
+
+
+def run(device: torch.device, batch: int = 128, rounds: int = 9) -> dict:
+    """The whole benchmark, every row with the same batch."""
+    memory = {name: peak_memory_mb(name, batch, device) for name in CONFIGS}
+    rows = {name: Row(make(name), batch, device) for name in CONFIGS}
+    flops = {name: flops_per_image(row.model.cpu()) for name, row in rows.items()}
+    for row in rows.values():
+        row.model.to(device)
     speeds = measure(rows, rounds)
     machine = limits(device)
     result = {
         "machine": {
             "device": str(device),
-            "chip": platform.processor() or platform.machine(),
+            "chip": _chip(device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         },
         "batch": batch,
+        "precision": {name: str(row.step.dtype).split(".")[1] for name, row in rows.items()},
         "limits": machine,
         "flops_per_image": flops,
-        "counted_flops_per_image": {name: counted_flops(row) for name, row in rows.items()},
+        "counted_flops_per_image": {n: counted_flops(r.model, r.x) for n, r in rows.items()},
+        "peak_memory_mb": memory,
     }
     for work in ("train", "parse"):
         result[f"{work}_images_per_s"] = {n: s["median"] for n, s in speeds[work].items()}
@@ -178,20 +179,77 @@ def run(device: torch.device, batch: int = 64, rounds: int = 7) -> dict:
         n: 3 * flops[n] * speeds["train"][n]["median"] / machine["matmul_gflops"] / 1e9
         for n in rows
     }
-    result["growth_ms"] = growth(device, ours, rounds)
+    result["growth_ms"] = growth(device, rounds)
+    if device.type == "cpu":
+        result["processes_images_per_s"] = processes()
     return result
 
 
-def growth(device: torch.device, base: Config, rounds: int) -> dict[str, dict[str, float]]:
+def _chip(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.machine()
+
+
+def processes() -> dict[str, float]:
+    """Images per second of `rnp train mnist` by processes x threads, on CPU cores."""
+    cores = torch.get_num_threads()
+    return {
+        f"{number} x {threads}": _speed_of_processes(number, threads)
+        for number, threads in dict.fromkeys([(1, 1), (1, cores), (cores, 1)])
+    }
+
+
+def _speed_of_processes(number: int, threads: int) -> float:
+    with tempfile.TemporaryDirectory() as folder, _new_processes(number) as pool:
+        place = f"file://{folder}/meeting"
+        shares = [pool.submit(_train_share, r, number, threads, place) for r in range(number)]
+        return min(share.result() for share in shares)
+
+
+def _train_share(rank: int, world: int, threads: int, place: str) -> float:
+    torch.set_num_threads(threads)
+    dist.init_process_group("gloo", init_method=place, rank=rank, world_size=world)
+    side = PRESETS["mnist"].image_size
+    trainer = Trainer(
+        PRESETS["mnist"], torch.rand(3000, 1, side, side), Path(), torch.device("cpu")
+    )
+    times = [_seconds(trainer.train_step, trainer.device) for _ in range(25)]
+    dist.destroy_process_group()
+    return trainer.config.batch_size / statistics.median(times[5:])
+
+
+def learn(device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
+    """Minutes and images of training until the validation SSE on MNIST is down to each of GOALS.
+
+    The recipe and the plain VAE trained by it. Only training is timed; both are validated every 50
+    steps, on their averaged weights.
+    """
+    images, _ = data.load("mnist", "train")
+    found = {}
+    for model in ("rnp", "vae"):
+        trainer = Trainer(PRESETS["mnist"].override([f"model={model}"]), images, Path(), device)
+        seconds, found[model] = 0.0, {}
+        while trainer.step < trainer.total and len(found[model]) < len(GOALS):
+            seconds += _seconds(lambda t=trainer: [t.train_step() for _ in range(50)], device)
+            sse, seen = trainer.validate(), trainer.step * trainer.config.batch_size
+            for goal in GOALS:
+                if sse <= goal:
+                    reached = {"minutes": seconds / 60, "images": seen}
+                    found[model].setdefault(f"sse {goal}", reached)
+    return found
+
+
+def growth(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a training step of the factorised model as batch, depth and τ grow."""
     sizes = {
-        **{f"batch {b}": (base, b) for b in (32, 128, 512)},
-        **{f"depth {k}": (dataclasses.replace(base, tau=(4,) * k), 64) for k in (1, 2, 3)},
-        **{f"tau {t}": (dataclasses.replace(base, tau=(t, t)), 64) for t in (2, 4, 8)},
+        **{f"batch {b}": (OURS, b) for b in (32, 128, 512)},
+        **{f"depth {k}": (dataclasses.replace(OURS, tau=(4,) * k), 64) for k in (1, 2, 3)},
+        **{f"tau {t}": (dataclasses.replace(OURS, tau=(t, t)), 64) for t in (2, 4, 8)},
     }
     found = {}
     for name, (config, batch) in sizes.items():
-        row = Row(RNP(config), batch, device)
+        row = Row(build(config), batch, device)
         speeds = measure({name: row}, rounds)
         found[name] = 1000 * batch / speeds["train"][name]["median"]
     return found
@@ -201,29 +259,43 @@ def report(result: dict) -> str:
     """The benchmark as a table for people."""
     machine, flops = result["limits"], result["flops_per_image"]
     lines = [
-        f"{result['machine']['device']}, {result['machine']['threads']} threads, batch "
-        f"{result['batch']}; matrix product {machine['matmul_gflops']:.0f} GFLOP/s, memory copy "
-        f"{machine['copy_gb_s']:.0f} GB/s",
+        f"{result['machine']['chip']} ({result['machine']['device']}), "
+        f"{result['machine']['threads']} threads, batch {result['batch']}; matrix product "
+        f"{machine['matmul_gflops']:.0f} GFLOP/s (bfloat16 "
+        f"{machine['matmul_bfloat16_gflops']:.0f}), memory copy {machine['copy_gb_s']:.0f} GB/s",
         "",
-        f"{'':12}{'train/s':>9}{'(quartiles)':>16}{'parse/s':>9}{'MFLOP/image':>13}{'counted':>9}"
-        f"{'of limit':>10}",
+        f"{'':19}{'':9}{'train/s':>9}{'(quartiles)':>14}{'parse/s':>9}{'MFLOP/image':>13}"
+        f"{'counted':>9}{'of limit':>10}{'MB':>7}",
     ]
     for name, spread in result["train_spread"].items():
         quartiles = f"({spread['low']:.0f}-{spread['high']:.0f})"
         lines.append(
-            f"{name:12}{spread['median']:9.0f}{quartiles:>16}"
+            f"{name:19}{result['precision'][name]:9}{spread['median']:9.0f}{quartiles:>14}"
             f"{result['parse_images_per_s'][name]:9.0f}{flops[name] / 1e6:13.1f}"
             f"{result['counted_flops_per_image'][name] / 1e6:9.1f}"
-            f"{result['train_share_of_matmul'][name]:10.0%}"
+            f"{result['train_share_of_matmul'][name]:10.0%}{result['peak_memory_mb'][name]:7.0f}"
         )
     train = result["train_images_per_s"]
+    pairs = [("full", "naive_full"), ("full_float32", "naive_full"), ("factorised", "naive_full")]
+    pairs += [("factorised", "vae")]
     lines += [
         "",
-        f"training, full / naive_full: {train['full'] / train['naive_full']:.1f}",
-        f"training, factorised / naive_full: {train['factorised'] / train['naive_full']:.1f}",
-        f"training, factorised / vae: {train['factorised'] / train['vae']:.2f}",
+        "MFLOP of a forward pass; 'of limit' is the share of the float32 matrix-product rate that",
+        "training reaches, at three times as many; MB is the most memory a training step needs.",
+        "",
+        *(f"training, {a} / {b}: {train[a] / train[b]:.2f}" for a, b in pairs),
         "",
         "milliseconds of a training step of the factorised model:",
-        *(f"{name:>12}{milliseconds:9.0f}" for name, milliseconds in result["growth_ms"].items()),
+        *(f"{name:>12}{milliseconds:9.1f}" for name, milliseconds in result["growth_ms"].items()),
     ]
+    if "processes_images_per_s" in result:
+        lines += ["", "images per second of `rnp train mnist`, processes x threads:"]
+        lines += [f"{name:>12}{v:9.0f}" for name, v in result["processes_images_per_s"].items()]
+    if "learn" in result:
+        lines += ["", "training until the validation SSE on MNIST is down to:"]
+        lines += [
+            f"{model:>8}, {goal}: {reached['minutes']:.1f} minutes, {reached['images']:,} images"
+            for model, goals in result["learn"].items()
+            for goal, reached in goals.items()
+        ]
     return "\n".join(lines)

@@ -9,9 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rnp_lib.baselines import build
 from rnp_lib.config import Config
 from rnp_lib.files import ROOT, replacing
-from rnp_lib.model import RNP
+from rnp_lib.model import ImageModel
 
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
 DIRECTORY = ROOT / "checkpoints"
@@ -51,7 +52,7 @@ def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
         ) from None
 
 
-def save(path: str | Path, model: RNP, metadata: dict) -> None:
+def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
     """Save a model for use: weights as float16, its config, and `metadata` (data hash, scores…)."""
     tensors = {
         name: value.half() if value.is_floating_point() else value
@@ -79,7 +80,7 @@ def metadata(name: str | Path) -> dict:
     return read(find(name), FORMAT)[1]
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> RNP:
+def load(name: str | Path, device: str | torch.device = "cpu") -> ImageModel:
     """A trained model, in eval mode and float32.
 
     Args:
@@ -92,7 +93,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> RNP:
     path = find(name)
     tensors, about = read(path, FORMAT)
     try:
-        model = RNP(Config.from_dict(about["config"]))
+        model = build(Config.from_dict(about["config"]))
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import torch
 
-from rnp_lib import bench, checkpoints, data, figures, metrics
+from rnp_lib import bench, checkpoints, data, figures, metrics, plots
 from rnp_lib import train as training
 from rnp_lib.config import PRESETS
 from rnp_lib.files import replacing
@@ -72,14 +72,22 @@ def evaluate_command(checkpoint, dataset):
 
 @commands.command("bench")
 @click.option("--device", default="cpu", help="cpu, cuda, ...")
+@click.option("--learn", is_flag=True, help="Also time training to given errors on MNIST.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Also write all of it here.")
-def bench_command(device, path):
-    """Measure training and parsing beside a naive port and a plain VAE; takes a minute or two."""
-    result = bench.run(torch.device(_usable(device)))
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it here.")
+def bench_command(device, learn, path, plot):
+    """Measure training and parsing beside a naive port and a plain VAE; takes two minutes or so."""
+    device = torch.device(_usable(device))
+    result = bench.run(device)
+    if learn:
+        result["learn"] = bench.learn(device)
     click.echo(bench.report(result))
     if path:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n")
+    if plot:
+        with replacing(plot) as temporary:
+            plots.speed(result).savefig(temporary, format=plot.suffix[1:] or "png")
 
 
 @commands.command("figures")

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 CHOICES = {
+    "model": ("rnp", "vae"),
     "feedback": ("child", "own", "none"),
     "hypernet": ("factorised", "full"),
     "state_activation": ("tanh", "elu"),
@@ -16,6 +17,7 @@ CHOICES = {
     "part_term": ("canvas", "zoom"),
     "optimiser": ("muon", "adam"),
     "decay": ("cosine", "none"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 
 
@@ -26,6 +28,8 @@ class Config:
     Raises ValueError, in one sentence, for a setting that cannot work.
     Defaults are the recommended recipe; `PRESETS["paper-mnist"]` has the paper's sizes.
     """
+
+    model: str = "rnp"  # or vae: a plain decoder in place of the programs, to compare with
 
     # What is drawn
     dataset: str = "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
@@ -76,6 +80,7 @@ class Config:
     decay: str = "cosine"
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # of the weights, per step
+    precision: str = "auto"  # of matrix products: bfloat16 where the machine has it, else float32
     seed: int = 0
 
     def __post_init__(self):
@@ -167,6 +172,10 @@ def _check(c: Config) -> None:
             f"{side} must be one whole number of pixels, 8 or more, since images are square: "
             f"got {getattr(c, side)!r}; crop or pad other images to a square first.",
         )
+    need(
+        c.model != "vae" or c.image_size % 4 == 0,
+        f"image_size must be a multiple of 4 for the plain VAE: got {c.image_size}.",
+    )
     need(
         c.tau and all(is_int(t, 1) for t in c.tau),
         f"tau must hold a whole number of children, 1 or more, for every level: got {c.tau!r}.",

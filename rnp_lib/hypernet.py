@@ -22,8 +22,8 @@ Bound = Callable[..., Tensor]
 class FullLinear(nn.Module):
     """y = W(h) v + b(h), with every entry of W and b an affine function of the trunk's output h.
 
-    What all programs have in common of W, the constant of that function, is a layer of its own:
-    added to the generated weights it would cost a copy of them all.
+    The constant of that function, what all programs have in common of W, is itself a matrix for the
+    optimiser.
     """
 
     def __init__(self, width: int, n_in: int, n_out: int, bias: bool, rank: int):
@@ -45,12 +45,13 @@ class FullLinear(nn.Module):
         return self.head.out_features + (self.bias.out_features if self.bias else 0)
 
     def forward(self, h: Tensor) -> Bound:
-        weight = self.head(h).view(-1, self.n_out, self.n_in)
+        weight = F.linear(h, self.head.weight, self.common.weight.flatten())
+        weight = weight.view(-1, self.n_out, self.n_in)
         bias = self.bias(h).unsqueeze(1) if self.bias else None
         return partial(self._apply_to, *_shared_weight(weight), bias)
 
     def _apply_to(self, weight, uses, token, bias: Tensor | None, v: Tensor, norm=None) -> Tensor:
-        y = _Use.apply(v.to(weight.dtype), token, weight, uses) + self.common(v)
+        y = _Use.apply(v.to(weight.dtype), token, weight, uses)
         y = norm(y) if norm else y
         return y if bias is None else y + bias
 

@@ -89,17 +89,13 @@ def _compose(pictures: list[Tensor], children: list[ProgramTree], like: Tensor) 
     return drawn.unflatten(0, (-1, len(children)))
 
 
-class RNP(nn.Module):
-    """A Recursive Neural Program of any depth (Fisher & Rao 2022, section 2)."""
+class ImageModel(nn.Module):
+    """An image encoder, and below it whatever `unroll` of a subclass draws a program with."""
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
         self.encoder = ENCODERS[config.encoder](config.image_size, 2 * config.z_dim)
-        self.hypernet = HyperNetwork(config)
-        steps = max(config.tau) if config.step_vector else 0
-        vectors = 0.1 * torch.randn(steps, config.e_dim)
-        self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
 
     def encode(self, x: Tensor) -> Normal:
         """q(z | x): images (B, 1, H, W) in [0, 1] -> Normal over root programs, batch (B, |z|)."""
@@ -113,6 +109,10 @@ class RNP(nn.Module):
         mean, log_std = out.to(torch.promote_types(out.dtype, torch.float32)).chunk(2, -1)
         # The bounds only guard against overflow: learned values stay far inside them.
         return Normal(mean, log_std.clamp(-10, 5).exp(), validate_args=False)
+
+    def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
+        """z (B, |z|), a program of `level`, unrolled `depth` levels deep."""
+        raise NotImplementedError
 
     def decode(self, z: Tensor, level: int | None = None) -> ProgramTree:
         """Run programs z (B, |z|) of a level (K, the root's, unless told) down to the leaves."""
@@ -130,7 +130,18 @@ class RNP(nn.Module):
     def sample(self, n: int, seed: int = 0) -> ProgramTree:
         """The trees of n programs drawn from the prior N(0, I)."""
         noise = torch.randn(n, self.config.z_dim, generator=torch.Generator().manual_seed(seed))
-        return self.decode(noise.to(self.step))
+        return self.decode(noise.to(next(self.parameters())))
+
+
+class RNP(ImageModel):
+    """A Recursive Neural Program of any depth (Fisher & Rao 2022, section 2)."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.hypernet = HyperNetwork(config)
+        steps = max(config.tau) if config.step_vector else 0
+        vectors = 0.1 * torch.randn(steps, config.e_dim)
+        self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
 
     def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
         """Algorithm 1: z (B, |z|), a program of `level`, unrolled `depth` levels deep.

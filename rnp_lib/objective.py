@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from rnp_lib.model import RNP, ProgramTree
+from rnp_lib.model import ImageModel, ProgramTree
 from rnp_lib.transforms import zoom
 
 
@@ -71,7 +71,7 @@ def zoom_part_term(tree: ProgramTree, x: Tensor) -> Tensor:
 PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
 
 
-def terms(model: RNP, x: Tensor, noise: Tensor, depth: int | None = None) -> Terms:
+def terms(model: ImageModel, x: Tensor, noise: Tensor, depth: int | None = None) -> Terms:
     """One sample of the objective for images x (B, 1, H, W), noise (B, |z|) from N(0, I).
 
     Args:
@@ -85,7 +85,7 @@ def terms(model: RNP, x: Tensor, noise: Tensor, depth: int | None = None) -> Ter
 
 
 @torch.no_grad()
-def reconstruction_error(model: RNP, images: Tensor, depth: int | None = None) -> Tensor:
+def reconstruction_error(model: ImageModel, images: Tensor, depth: int | None = None) -> Tensor:
     """SSE of each image (N, 1, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
     k = model.config.depth
     depth = k if depth is None else depth

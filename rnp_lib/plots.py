@@ -130,3 +130,29 @@ def reuse(primitive: Tensor, copies: list[Tensor], target: Tensor) -> Figure:
             show(cell, picture[0])
             cell.set_title(label)
     return figure
+
+
+def speed(result: dict) -> Figure:
+    """What `rnp bench` measured: training throughput of each row, and how a step's time grows."""
+    with plt.rc_context(STYLE):
+        figure, (bars, growth) = plt.subplots(1, 2, figsize=(7.5, 2.6), layout="constrained")
+        names = list(result["train_spread"])
+        speeds = [result["train_spread"][name] for name in names]
+        middle = np.array([s["median"] for s in speeds])
+        spread = [middle - [s["low"] for s in speeds], [s["high"] for s in speeds] - middle]
+        bars.barh(names, middle, xerr=spread, color="0.7", error_kw={"lw": 0.8})
+        bars.bar_label(bars.containers[1], [f" {m:.0f}" for m in middle], fontsize=8)
+        bars.invert_yaxis()
+        bars.set(
+            xlabel=f"training, images/s (batch {result['batch']})", xlim=(0, 1.2 * middle.max())
+        )
+        for i, kind in enumerate(dict.fromkeys(n.split()[0] for n in result["growth_ms"])):
+            found = [(int(n.split()[1]), ms) for n, ms in result["growth_ms"].items() if kind in n]
+            growth.loglog(*zip(*found, strict=True), "o-", color=COLOURS[i], label=kind, ms=4)
+        growth.set(xlabel="images in a batch; levels; children", ylabel="training step, ms")
+        growth.legend(frameon=False)
+        machine = result["machine"]
+        figure.suptitle(
+            f"{machine['chip']}, {machine['threads']} threads, torch {machine['torch']}"
+        )
+    return figure

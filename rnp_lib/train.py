@@ -100,7 +100,7 @@ def run(trainer: Trainer, log_every: int, save_every: int, validate_every: int) 
                     row = dict(zip(COLUMNS[5:], values.tolist(), strict=False))
                     row |= {"step": step, "images": step * trainer.config.batch_size}
                     row |= {"depth": trainer.depth(step - 1), "minutes": trainer.seconds / 60}
-                    row["lr"] = trainer.optimisers[0].param_groups[0]["lr"]
+                    row["lr"] = trainer.config.lr * trainer.rate(step - 1)
                     row["validation_sse"] = trainer.validate() if validating else ""
                     log.write(row)
                     log.bar.update(step - log.bar.n)

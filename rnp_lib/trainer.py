@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,10 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from rnp_lib import checkpoints
+from rnp_lib.baselines import build
 from rnp_lib.config import Config
 from rnp_lib.encoder import MatrixConv2d
-from rnp_lib.model import RNP
+from rnp_lib.model import ImageModel
 from rnp_lib.objective import reconstruction_error, terms
+from rnp_lib.step import Step
 
 STATE_FORMAT = "rnp-training-1"
 
@@ -22,22 +25,24 @@ STATE_FORMAT = "rnp-training-1"
 class Objective(nn.Module):
     """The loss as a module's forward: what DistributedDataParallel averages gradients of."""
 
-    def __init__(self, model: RNP):
+    def __init__(self, model: ImageModel):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, noise: Tensor, depth: int, kl_weight: float):
+    def forward(self, x: Tensor, noise: Tensor, depth: int, kl_weight: Tensor):
         c = self.model.config
         t = terms(self.model, x, noise, depth)
         loss = t.loss(c.sigma2, c.part_weight, kl_weight)
         return loss, torch.stack([loss, t.sse.mean(), t.kl.mean(), t.part.mean()]).detach()
 
 
-def make_optimisers(model: RNP) -> list[torch.optim.Optimizer]:
+def make_optimisers(model: ImageModel) -> list[torch.optim.Optimizer]:
     """Adam on everything (the paper), or Muon on weight matrices and Adam on the rest."""
     c = model.config
+    on_gpu = next(model.parameters()).is_cuda
+    adam = partial(torch.optim.Adam, fused=True, capturable=on_gpu)
     if c.optimiser == "adam":
-        return [torch.optim.Adam(model.parameters(), lr=c.lr)]
+        return [adam(model.parameters(), lr=c.lr)]
     layers = (m for m in model.modules() if isinstance(m, (nn.Linear, MatrixConv2d)))
     matrices = [layer.weight for layer in layers]
     taken = {id(p) for p in matrices}
@@ -45,7 +50,7 @@ def make_optimisers(model: RNP) -> list[torch.optim.Optimizer]:
     muon = torch.optim.Muon(
         matrices, lr=c.lr, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
-    return [muon, torch.optim.Adam(rest, lr=c.adam_lr)]
+    return [muon, adam(rest, lr=c.adam_lr)]
 
 
 def learning_rate_factor(config: Config, step: int, stage_start: int, total: int) -> float:
@@ -55,16 +60,6 @@ def learning_rate_factor(config: Config, step: int, stage_start: int, total: int
     """
     warm = min(1.0, (step - stage_start + 1) / config.warmup) if config.warmup else 1.0
     return warm * (0.5 * (1 + math.cos(math.pi * step / total)) if config.decay == "cosine" else 1)
-
-
-def moving_average(decay: float):
-    """How `AveragedModel` averages: exponentially, following faster in the first steps."""
-
-    def update(averages, weights, n):
-        n = int(n)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
 
 
 def split_validation(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,14 +100,15 @@ class Trainer:
         self.total = self.stage_ends[-1]
 
         torch.manual_seed(config.seed)
-        self.model = RNP(config).to(device)
+        self.model = build(config).to(device)
         self.objective = Objective(self.model)
         if self.world > 1:
             self.objective = DistributedDataParallel(self.objective)
         self.optimisers = make_optimisers(self.model)
-        self.base_rates = [o.param_groups[0]["lr"] for o in self.optimisers]
-        average = moving_average(config.ema)
-        self.average = AveragedModel(self.model, multi_avg_fn=average)
+        replay = device.type == "cuda" and self.world == 1
+        share = self.images[: config.batch_size // self.world]
+        self.update = Step(self.objective, self.optimisers, config, share, replay)
+        self.average = AveragedModel(self.model, multi_avg_fn=self._average)
         self.step, self.seconds = 0, 0.0
         self._epoch, self._order = -1, None
 
@@ -148,26 +144,27 @@ class Trainer:
         mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
         return self.images[chosen[mine]], noise[mine]
 
+    def rate(self, step: int) -> float:
+        """What the learning rates of the config are multiplied by in a step."""
+        _, stage_start = self.stage(step)
+        return learning_rate_factor(self.config, step, stage_start, self.total)
+
     def train_step(self) -> Tensor:
         """One step: loss, sse, KL, part term and gradient norm, (5,)."""
-        c, step = self.config, self.step
-        kl_weight = min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0
-        depth, stage_start = self.stage(step)
-        factor = learning_rate_factor(c, step, stage_start, self.total)
-        for optimiser, rate in zip(self.optimisers, self.base_rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss, values = self.objective(*self.batch(step), depth, kl_weight)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        c, step, update = self.config, self.step, self.update
+        for kept, value in zip((update.x, update.noise), self.batch(step), strict=True):
+            kept.copy_(value)
+        update.kl_weight.fill_(min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0)
+        update.rate.fill_(self.rate(step))
+        values = update(self.depth(step))
         self.average.update_parameters(self.model)
         self.step += 1
-        return torch.cat([values, norm.detach().reshape(1)])
+        return values
+
+    def _average(self, averages: list[Tensor], weights: list[Tensor], _) -> None:
+        """How `AveragedModel` averages: exponentially, following faster in the first steps."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def validate(self) -> float:
         """Mean SSE per validation image, averaged weights, tree as deep as trained so far."""

@@ -65,7 +65,11 @@ def sample(image: Tensor, matrix: Tensor, size: int) -> Tensor:
     Returns:
         (N, C, size, size)
     """
-    grid = F.affine_grid(matrix, [*image.shape[:2], size, size], align_corners=True)
+    # What F.affine_grid computes, as a row plus a column: it spends a product on every pixel.
+    line = torch.linspace(-1, 1, size, device=matrix.device, dtype=matrix.dtype)
+    row = (matrix[..., :1] * line).unsqueeze(2)  # (N, 2, 1, size)
+    column = (matrix[..., 1:2] * line + matrix[..., 2:]).unsqueeze(3)  # (N, 2, size, 1)
+    grid = (row + column).permute(0, 2, 3, 1)
     return F.grid_sample(image, grid, "bilinear", "zeros", align_corners=True)
 
 

@@ -1,0 +1,109 @@
+"""One training step as a function of tensors that stay in place, so that a GPU can replay it.
+
+The model is small: launched one by one, its kernels would leave a GPU idle most of the time.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rnp_lib.config import Config
+
+
+def precision(config: Config, device: torch.device) -> torch.dtype:
+    """The type of matrix products in training: bfloat16 where the device has it, if left to it."""
+    if config.precision != "auto":
+        return getattr(torch, config.precision)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # before torch 2.10 nobody says what a CPU can do
+        able = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = device.type == "cpu" and (able.get("avx512_bf16") or able.get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+class Step:
+    """Forward, backward and update of one batch.
+
+    Attributes:
+        x, noise: the batch, (B, 1, H, W) and (B, |z|), to be filled before a call.
+        kl_weight, rate: () each, the same; `rate` multiplies the optimisers' learning rates.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        optimisers: list[torch.optim.Optimizer],
+        config: Config,
+        x: Tensor,
+        replay: bool,
+    ):
+        """
+        Args:
+            objective: (x, noise, depth, kl_weight) -> (loss, values to report).
+            x: a batch, for its shape, type and device.
+            replay: whether to record the step as a CUDA graph, once for each depth.
+        """
+        self.objective, self.optimisers, self.clip = objective, optimisers, config.clip
+        self.parameters = list(objective.parameters())
+        self.before = [torch.empty_like(p) for p in self.parameters]
+        self.x = torch.empty_like(x)
+        self.noise = torch.empty(len(x), config.z_dim, device=x.device)
+        self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
+        self.dtype = precision(config, x.device)
+        self.replay = replay
+        self.depth, self.run = None, None
+
+    def __call__(self, depth: int) -> Tensor:
+        """Train on the batch with the tree `depth` levels deep: values reported, gradient norm."""
+        if depth != self.depth:
+            self.depth = depth
+            self.run = Replayed(self._work) if self.replay else self._work
+        return self.run().clone()
+
+    def _work(self) -> Tensor:
+        with torch.autocast(self.x.device.type, self.dtype, self.dtype != torch.float32):
+            loss, values = self.objective(self.x, self.noise, self.depth, self.kl_weight)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self._update()
+        return torch.cat([values, norm.detach().reshape(1)])
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        """The optimisers' step, of which `rate` is taken: their own rates would be recorded."""
+        torch._foreach_copy_(self.before, self.parameters)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        for before, parameter in zip(self.before, self.parameters, strict=True):
+            torch.lerp(before, parameter, self.rate.to(before), out=parameter)
+
+
+class Replayed:
+    """`work` run as it is three times, then recorded as a CUDA graph and replayed.
+
+    `work` must touch no tensor but those that stay in place; what it returns is overwritten by the
+    next call.
+    """
+
+    def __init__(self, work: Callable[[], Tensor]):
+        self.work, self.calls, self.graph = work, 0, None
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        if self.calls <= 3:  # libraries and optimisers set up here what must not be recorded
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                result = self.work()
+            torch.cuda.current_stream().wait_stream(side)
+            return result
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.result = self.work()
+        self.graph.replay()
+        return self.result
