@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
@@ -181,6 +182,7 @@ def run(device: torch.device, batch: int = 128, rounds: int = 9) -> dict:
     }
     result["growth_ms"] = growth(device, rounds)
     if device.type == "cpu":
+        result["time_shares"] = {name: time_shares(name, batch) for name in CONFIGS}
         result["processes_images_per_s"] = processes()
     return result
 
@@ -191,11 +193,46 @@ def _chip(device: torch.device) -> str:
     return getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.machine()
 
 
+# What names of operations contain, for `time_shares`; the first that fits counts.
+KINDS = {
+    "convolutions": ("convolution",),
+    "matrix_products": ("mm", "_Use", "CollectUses"),
+    "sampling": ("grid_sampler",),
+    "update": ("adam", "lerp", "foreach", "zero_grad", "vector_norm"),
+}
+
+
+def time_shares(name: str, batch: int) -> dict[str, float]:
+    """Where a training step of a row spends its time on a CPU: shares of each of KINDS and `rest`.
+
+    The rest is elementwise work, copies and the cost of calling many small operations.
+    """
+    with _new_processes(1) as process:
+        times = process.submit(_profiled, name, batch, torch.get_num_threads()).result()
+    shares = dict.fromkeys([*KINDS, "rest"], 0.0)
+    for operation, seconds in times.items():
+        fitting = (kind for kind, words in KINDS.items() if any(w in operation for w in words))
+        shares[next(fitting, "rest")] += seconds / sum(times.values())
+    return shares
+
+
+def _profiled(name: str, batch: int, threads: int) -> dict[str, float]:
+    """Time of each operation itself, in a process of its own: the profiler writes to stderr."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    torch.set_num_threads(threads)
+    row = Row(make(name), batch, torch.device("cpu"))
+    for _ in range(3):
+        row.train_step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        row.train_step()
+    return {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+
+
 def processes() -> dict[str, float]:
     """Images per second of `rnp train mnist` by processes x threads, on CPU cores."""
     cores = torch.get_num_threads()
     return {
-        f"{number} x {threads}": _speed_of_processes(number, threads)
+        f"{number}x{threads}": _speed_of_processes(number, threads)
         for number, threads in dict.fromkeys([(1, 1), (1, cores), (cores, 1)])
     }
 
@@ -236,16 +273,16 @@ def learn(device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
             for goal in GOALS:
                 if sse <= goal:
                     reached = {"minutes": seconds / 60, "images": seen}
-                    found[model].setdefault(f"sse {goal}", reached)
+                    found[model].setdefault(f"sse_{goal}", reached)
     return found
 
 
 def growth(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a training step of the factorised model as batch, depth and τ grow."""
     sizes = {
-        **{f"batch {b}": (OURS, b) for b in (32, 128, 512)},
-        **{f"depth {k}": (dataclasses.replace(OURS, tau=(4,) * k), 64) for k in (1, 2, 3)},
-        **{f"tau {t}": (dataclasses.replace(OURS, tau=(t, t)), 64) for t in (2, 4, 8)},
+        **{f"batch_{b}": (OURS, b) for b in (32, 128, 512)},
+        **{f"depth_{k}": (dataclasses.replace(OURS, tau=(4,) * k), 64) for k in (1, 2, 3)},
+        **{f"tau_{t}": (dataclasses.replace(OURS, tau=(t, t)), 64) for t in (2, 4, 8)},
     }
     found = {}
     for name, (config, batch) in sizes.items():
@@ -288,6 +325,13 @@ def report(result: dict) -> str:
         "milliseconds of a training step of the factorised model:",
         *(f"{name:>12}{milliseconds:9.1f}" for name, milliseconds in result["growth_ms"].items()),
     ]
+    if "time_shares" in result:
+        kinds = result["time_shares"]["full"]
+        lines += ["", "share of a training step's time:", f"{'':19}" + "".join(map(_cell, kinds))]
+        lines += [
+            f"{name:19}" + "".join(_cell(f"{share:.0%}") for share in shares.values())
+            for name, shares in result["time_shares"].items()
+        ]
     if "processes_images_per_s" in result:
         lines += ["", "images per second of `rnp train mnist`, processes x threads:"]
         lines += [f"{name:>12}{v:9.0f}" for name, v in result["processes_images_per_s"].items()]
@@ -299,3 +343,7 @@ def report(result: dict) -> str:
             for goal, reached in goals.items()
         ]
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return f"{text:>17}"

@@ -63,7 +63,7 @@ class Config:
     encoder: str = "light"
 
     # Objective
-    sigma2: float = 0.05  # variance of a pixel
+    sigma2: float = 0.1  # variance of a pixel
     part_term: str = "canvas"
     part_weight: float = 1.0  # lambda_part
     kl_warmup: int = 0  # images over which the weight of the KL grows from 0 to 1
@@ -71,7 +71,7 @@ class Config:
     # Training
     # Images seen with the tree cut at each depth: the last entry is for all K levels, the one
     # before for K - 1, and so on (entries for which no level is left do not count).
-    images: tuple[int, ...] = (120_000, 840_000)
+    images: tuple[int, ...] = (700_000,)
     batch_size: int = 128
     optimiser: str = "muon"
     lr: float = 3e-3
@@ -235,6 +235,7 @@ _PAPER = Config(
     action_activation="sin",
     encoder="resnet",
     part_term="zoom",
+    sigma2=0.05,
     batch_size=64,
     images=(200 * 55_000,),  # 200 epochs
     optimiser="adam",
@@ -246,6 +247,26 @@ _PAPER = Config(
 
 PRESETS: dict[str, Config] = {
     "mnist": Config(),
+    # Garments fill the frame, and crowded characters need long strokes: wider windows.
+    "fashion": Config(dataset="fashion", extent=(0.25, 0.6), images=(500_000,)),
+    "omniglot": Config(
+        dataset="omniglot",
+        z_dim=96,
+        extent=(0.25, 0.6),
+        sigma2=0.03,
+        kl_warmup=60_000,  # without it the posterior can collapse
+        images=(450_000,),
+    ),
+    # Three levels: four digits, their strokes, pieces of strokes; trained a level at a time.
+    "scenes": Config(
+        dataset="scenes",
+        image_size=56,
+        patch_size=24,
+        tau=(4, 4, 4),
+        extent=((0.4, 0.62), (1 / 4.3, 1 / 2.3), (1 / 4.3, 1 / 2.3)),
+        z_dim=64,
+        images=(100_000, 100_000, 150_000),
+    ),
     "paper-mnist": _PAPER,
     "paper-fashion": dataclasses.replace(_PAPER, dataset="fashion"),
     "paper-omniglot": dataclasses.replace(

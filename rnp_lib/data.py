@@ -20,15 +20,18 @@ from safetensors.torch import save_file
 
 from rnp_lib import sources
 from rnp_lib.files import ROOT, replacing
+from rnp_lib.scenes import scenes
 from rnp_lib.sources import Arrays, digest
 from rnp_lib.strokes import strokes
 
-NAMES = ("mnist", "fashion", "omniglot", "strokes")
+NAMES = ("mnist", "fashion", "omniglot", "strokes", "scenes")
 SPLITS = ("train", "test")
 DATA = ROOT / "data"  # downloads and built caches; RNP_DATA is only ever read
 CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 
-STROKES = {"train": (20_000, 0), "test": (2_000, 1)}  # split -> number of images, seed
+# The sets that are made here: split -> number of images, seed.
+STROKES = {"train": (20_000, 0), "test": (2_000, 1)}
+SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
 
 
 class DataUnavailable(RuntimeError):
@@ -52,6 +55,10 @@ def load(name: str, split: str = "train", size: int = 28) -> tuple[torch.Tensor,
     if name == "strokes":
         images, labels = _drawn(split, size)
         return images.clone(), labels.clone()
+    if name == "scenes":
+        digits, labels = _arrays("mnist", 28)[0][split]
+        pixels, labels = scenes(digits, labels, *SCENES[split])
+        return _resize(pixels, size).float() / 255, labels
     if name in NAMES:
         arrays, _ = _arrays(name, size)
     elif Path(name).is_dir():
@@ -82,6 +89,9 @@ def fetch(name: str) -> str:
         raise ValueError(f"{name!r} is not one of {', '.join(NAMES)}")
     if name == "strokes":
         counts, where = [count for count, _ in STROKES.values()], "drawn from a seed when loaded"
+    elif name == "scenes":
+        counts = [count for count, _ in SCENES.values()]
+        where = f"composed when loaded, of mnist {_arrays('mnist', 28)[1]}"
     else:
         arrays, where = _arrays(name, 28)
         counts = [len(arrays[split][0]) for split in SPLITS]

@@ -146,9 +146,10 @@ def speed(result: dict) -> Figure:
         bars.set(
             xlabel=f"training, images/s (batch {result['batch']})", xlim=(0, 1.2 * middle.max())
         )
-        for i, kind in enumerate(dict.fromkeys(n.split()[0] for n in result["growth_ms"])):
-            found = [(int(n.split()[1]), ms) for n, ms in result["growth_ms"].items() if kind in n]
-            growth.loglog(*zip(*found, strict=True), "o-", color=COLOURS[i], label=kind, ms=4)
+        sizes = [(*name.split("_"), ms) for name, ms in result["growth_ms"].items()]
+        for i, kind in enumerate(dict.fromkeys(kind for kind, _, _ in sizes)):
+            x, y = zip(*((int(n), ms) for k, n, ms in sizes if k == kind), strict=True)
+            growth.loglog(x, y, "o-", color=COLOURS[i], label=kind, markersize=4)
         growth.set(xlabel="images in a batch; levels; children", ylabel="training step, ms")
         growth.legend(frameon=False)
         machine = result["machine"]

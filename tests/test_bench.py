@@ -125,14 +125,16 @@ def test_learning_is_timed_until_each_goal(monkeypatch):
     found = bench.learn(CPU)
     assert found.keys() == {"rnp", "vae"}
     for reached in found.values():
-        assert reached.keys() == {"sse 300", "sse 200"}
+        assert reached.keys() == {"sse_300", "sse_200"}
         assert all(goal["images"] == 400 and goal["minutes"] > 0 for goal in reached.values())
 
 
 def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
-    monkeypatch.setattr(bench, "growth", lambda device, rounds: {"batch 32": 1.0, "depth 2": 2.0})
+    monkeypatch.setattr(bench, "growth", lambda device, rounds: {"batch_32": 1.0, "depth_2": 2.0})
     monkeypatch.setattr(bench, "peak_memory_mb", lambda name, batch, device: 1.0)
     monkeypatch.setattr(bench, "_train_share", lambda rank, world, threads, place: 1.0)
+    times = {"aten::addmm": 3.0, "autograd::evaluate: ConvolutionBackward": 0.0, "aten::elu": 1.0}
+    monkeypatch.setattr(bench, "_profiled", lambda name, batch, threads: times)
     monkeypatch.setattr(bench, "_new_processes", ThreadPoolExecutor)
     result = json.loads(json.dumps(bench.run(CPU, batch=2, rounds=2)))
     for key in ("train_images_per_s", "parse_images_per_s", "flops_per_image", "peak_memory_mb"):
@@ -140,14 +142,20 @@ def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
         assert all(value > 0 for value in result[key].values())
     assert result["limits"].keys() >= {"matmul_gflops", "copy_gb_s"}
     assert result["precision"]["naive_full"] == "float32"
-    assert result["processes_images_per_s"].keys() >= {"1 x 1"}
-    result["learn"] = {"rnp": {"sse 7": {"minutes": 1.5, "images": 128_000}}, "vae": {}}
+    assert result["processes_images_per_s"].keys() >= {"1x1"}
+    shares = result["time_shares"]["full"]
+    assert (shares["matrix_products"], shares["rest"], sum(shares.values())) == (0.75, 0.25, 1)
+    result["learn"] = {"rnp": {"sse_7": {"minutes": 1.5, "images": 128_000}}, "vae": {}}
     table = bench.report(result)
     assert bench.CONFIGS.keys() <= set(table.split())
-    assert "rnp, sse 7: 1.5 minutes, 128,000 images" in table
+    assert "rnp, sse_7: 1.5 minutes, 128,000 images" in table
     bars, growth = plots.speed(result).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == list(bench.CONFIGS)
     assert len(growth.lines) == 2
+
+
+def test_the_profile_of_a_step_has_its_products():
+    assert bench.time_shares("vae", 2)["convolutions"] > 0
 
 
 def test_two_processes_measure_one_training():

@@ -10,15 +10,20 @@ from rnp_lib import checkpoints, data, records
 from rnp_lib.files import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# A number is followed by a comment that names its record: 5.12<!-- fig3a_mnist:sse -->
-NUMBERS = re.findall(r"([\d.,]+)<!-- (\S+?):(\w+) -->", README)
+PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+# A number is followed by a comment that names its record, and its unit if that is not 1:
+# 5.12<!-- fig3a_mnist:sse -->, 103<!-- performance:flops_per_image.full/1e6 -->
+NUMBERS = re.findall(r"([\d.,]+)<!-- (\S+?):(\S+) -->", README + PERFORMANCE)
 
 
 def _recorded(record: str, key: str) -> float:
     if record.startswith("checkpoints/"):
         return checkpoints.metadata(record.removeprefix("checkpoints/"))[key]
     found = records.load(record)
-    return found[key] if key in found else found["numbers"][key]
+    key, _, unit = key.partition("/")
+    for part in key.split("."):
+        found = found[part] if part in found else found["numbers"][part]
+    return found / float(unit or 1)
 
 
 @pytest.mark.parametrize(("shown", "record", "key"), sorted(set(NUMBERS)))
@@ -64,10 +69,22 @@ def test_the_python_in_the_readme_runs(tmp_path, monkeypatch):
     assert (tmp_path / "parse.png").stat().st_size > 10_000
 
 
-def test_what_the_readme_links_to_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/recipe.md"])
+def test_what_a_page_links_to_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_speed_that_was_aimed_at_is_reached():
+    """Ratios of the committed run of `rnp bench`, on the two cores that its record names."""
+    speed = records.load("performance")
+    train = speed["train_images_per_s"]
+    assert train["full"] >= 2.5 * train["naive_full"]
+    assert train["factorised"] >= 8 * train["naive_full"]
+    assert train["factorised"] >= 0.4 * train["vae"]
+    assert speed["train_share_of_matmul"]["full"] >= 0.5
 
 
 def test_the_recipes_table_is_its_record():
