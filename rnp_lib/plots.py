@@ -151,6 +151,10 @@ def speed(result: dict) -> Figure:
             x, y = zip(*((int(n), ms) for k, n, ms in sizes if k == kind), strict=True)
             growth.loglog(x, y, "o-", color=COLOURS[i], label=kind, markersize=4)
         growth.set(xlabel="images in a batch; levels; children", ylabel="training step, ms")
+        for axis in (growth.xaxis, growth.yaxis):
+            axis.set_major_formatter("{x:.0f}")
+            axis.set_minor_formatter("")
+        growth.set_yticks([30, 100, 300])
         growth.legend(frameon=False)
         machine = result["machine"]
         figure.suptitle(

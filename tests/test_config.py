@@ -163,10 +163,9 @@ def test_depth_and_stages():
 
 
 def test_presets_are_valid():
-    assert set(PRESETS) >= {"mnist", "paper-mnist", "paper-fashion", "paper-omniglot"}
-    for config in PRESETS.values():
+    for name, config in PRESETS.items():
         assert config == dataclasses.replace(config)  # which validates once more
-        assert config.image_size == 28
+        assert config.dataset == name.removeprefix("paper-")
 
 
 @pytest.mark.parametrize(

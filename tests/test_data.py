@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from rnp_lib import data, sources
+from rnp_lib.scenes import scenes
 
 README = Path(__file__).parents[1] / "data" / "README.md"
 
@@ -556,3 +557,30 @@ def test_the_full_sets_are_the_official_ones(name: str) -> None:
     assert data.digest(images, labels).startswith(start)
     assert images.mean() < 0.3  # ink is bright, paper dark
     assert len(data.load(name, "test")[0]) == test
+
+
+@pytest.mark.full_data("mnist")
+def test_a_scene_holds_the_four_digits_of_its_label() -> None:
+    images, labels = data.load("scenes", "test", 56)
+    digits, digit_labels = data.load("mnist", "test")
+    ink = {d: digits[digit_labels == d].flatten(1).sum(1) for d in range(10)}
+    assert images.shape == (2000, 1, 56, 56)
+    for image, label in zip(images[:50], labels[:50].tolist(), strict=True):
+        expected = [ink[int(d)] for d in f"{label:04}"]
+        low, high = (sum(float(pick(i)) for i in expected) for pick in (torch.min, torch.max))
+        assert low * 0.9 <= float(image.sum()) <= high
+    again, _ = data.load("scenes", "test", 56)
+    assert torch.equal(images, again)
+    assert data.load("scenes", "test")[0].shape == (2000, 1, 28, 28)
+    assert data.fetch("scenes").startswith("scenes: 30,000 training and 2,000 test images")
+
+
+def test_digits_wander_within_their_quarter_and_overlap_by_the_brighter() -> None:
+    white = torch.full((1, 1, 28, 28), 200, dtype=torch.uint8)
+    images, labels = scenes(white, torch.tensor([7]), n=20, seed=0)
+    assert images.dtype == torch.uint8
+    assert set(images.unique().tolist()) <= {0, 200}
+    assert (labels == 7777).all()
+    corners = [image[0, 5:23, 5:23] for image in images]  # inside the first digit wherever it is
+    assert all((corner == 200).all() for corner in corners)
+    assert len({image.float().sum().item() for image in images}) > 10
