@@ -5,9 +5,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from rnp_lib.model import ProgramTree
+from rnp_lib.transforms import place
 
 # The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
@@ -114,6 +116,74 @@ def windows(tree: ProgramTree) -> Figure:
             for t, frame in enumerate(frames):
                 outline(cell, frame[i], COLOURS[t % len(COLOURS)])
             cell.set(xlim=(-3.5, size + 2.5), ylim=(size + 2.5, -3.5))
+    return figure
+
+
+def tree(x: Tensor, tree: ProgramTree, below: int = 2) -> Figure:
+    """Figure 1: one image (1, 1, H, W) as a tree, `below` levels deep.
+
+    Every program is drawn in its own frame, its children in the colours of their turns and with
+    their windows outlined; a leaf is dark ink. A frame has the colour of the program's own turn.
+    """
+    rows = [list(tree.level(k)) for k in range(below + 1)]
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(0.62 * len(rows[-1]), 1.55 * len(rows)))
+        above = []
+        for k, row in enumerate(rows):
+            cells = [_node(figure, k, i, len(rows), len(row)) for i in range(len(row))]
+            for i, (cell, node) in enumerate(zip(cells, row, strict=True)):
+                size, turn = node.canvas.shape[-1], i % max(1, len(row) // max(1, len(above)))
+                show(cell, coloured(node.placed)[0] if node.children else grey(node.canvas)[0])
+                for t, child in enumerate(node.children):
+                    outline(cell, corners(child, size)[0], COLOURS[t % len(COLOURS)])
+                cell.set(xlim=(-1.5, size + 0.5), ylim=(size + 0.5, -1.5))
+                if above:
+                    colour = COLOURS[turn % len(COLOURS)]
+                    cell.spines[:].set(edgecolor=colour, linewidth=1.5)
+                    _edge(figure, above[i // (len(row) // len(above))], cell, colour)
+            above = cells
+        image = _node(figure, 0, 0, len(rows), 1, shift=-0.25)
+        show(image, grey(x)[0])
+        image.set_title("image")
+    return figure
+
+
+def _node(figure: Figure, row: int, column: int, rows: int, columns: int, shift: float = 0) -> Axes:
+    """Square axes for one node of a tree: rows fill the height, the columns of a row its width."""
+    width, height = figure.get_size_inches()
+    side = min(0.72 * height / rows, 0.85 * width / columns)
+    centre = width * ((column + 0.5) / columns + shift), height * (1 - (row + 0.5) / rows)
+    left, bottom = (c - side / 2 for c in centre)
+    return figure.add_axes([left / width, bottom / height, side / width, side / height])
+
+
+def _edge(figure: Figure, upper: Axes, lower: Axes, colour: str) -> None:
+    a, b = upper.get_position(), lower.get_position()
+    ends = [(a.x0 + a.x1) / 2, (b.x0 + b.x1) / 2], [a.y0, b.y1]
+    figure.add_artist(Line2D(*ends, color=colour, linewidth=1, transform=figure.transFigure))
+
+
+def steps(tree: ProgramTree) -> Figure:
+    """How each canvas of a batch is drawn: the parts in the order of their turns, added one by one.
+
+    For a tree of two levels or more: what is new is in the colours of its sub-parts.
+    """
+    size, tau = tree.canvas.shape[-1], len(tree.children)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(tree),
+            tau,
+            figsize=(1.5 * tau, 1.6 * len(tree)),
+            squeeze=False,
+            layout="constrained",
+        )
+        for t, part in enumerate(tree.children):
+            before = sum(tree.placed[:t], torch.zeros_like(tree.canvas))
+            new = [place(sub, part.affine, size) for sub in part.placed]
+            old = 0.65 * (1 - grey(before))  # paler than what is new
+            for cell, picture in zip(axes[:, t], np.clip(coloured(new) - old, 0, 1), strict=True):
+                show(cell, picture)
+            axes[0, t].set_title(f"step {t + 1}")
     return figure
 
 

@@ -36,7 +36,7 @@ from rnp_lib import checkpoints, train
 from rnp_lib import data as datasets
 from rnp_lib.config import PRESETS
 from rnp_lib.files import ROOT, git_state, replacing
-from rnp_lib.model import RNP
+from rnp_lib.model import ImageModel
 
 MODES = ("quick", "full", "paper")
 DPI = 200
@@ -109,23 +109,24 @@ class Run:
         """`quick` in quick mode, `full` in full and paper mode: for numbers of items, mostly."""
         return quick if self.quick else full
 
-    def data(self, name: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def data(self, name: str, split: str, size: int = 28) -> tuple[torch.Tensor, torch.Tensor]:
         """Load a data set, or its stand-in where it cannot be had, and note which bytes were used.
 
-        Returns images float32 [N, 1, 28, 28] in [0, 1] and labels int64 [N]. A stand-in is named
-        in `stand_ins`, and on every figure saved from here on.
+        Returns images float32 [N, 1, size, size] in [0, 1] and labels int64 [N]. A stand-in is
+        named in `stand_ins`, and on every figure saved from here on.
         """
-        images, labels, used = datasets.load_or_stand_in(name, split)
+        images, labels, used = datasets.load_or_stand_in(name, split, size)
         if used != name:
             self.stand_ins[name] = used
         self._data[f"{used}/{split}"] = datasets.digest(images, labels)
         return images, labels
 
-    def model(self, name: str) -> RNP:
+    def model(self, name: str) -> ImageModel:
         """The committed model `name`, in eval mode on the run's device; in paper mode, one trained
-        first with the preset paper-NAME (or the rest of such a training that was interrupted)."""
-        if self.mode == "paper":
-            preset = f"paper-{name}"
+        first with the preset paper-NAME (or the rest of such a training that was interrupted),
+        where the paper has such a model."""
+        preset = f"paper-{name}"
+        if self.mode == "paper" and preset in PRESETS:
             path = train.train(PRESETS[preset], ROOT / "runs" / preset, resume=True)
         else:
             path = checkpoints.find(name)

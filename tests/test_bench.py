@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rnp_lib as rnp
-from rnp_lib import bench, plots
+from rnp_lib import bench, bench_isolated, plots
 from rnp_lib.baselines import NaivePort, PlainVAE
 from rnp_lib.flops import counted_flops, flops_per_image
 from rnp_lib.objective import terms
@@ -132,10 +132,10 @@ def test_learning_is_timed_until_each_goal(monkeypatch):
 def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
     monkeypatch.setattr(bench, "growth", lambda device, rounds: {"batch_32": 1.0, "depth_2": 2.0})
     monkeypatch.setattr(bench, "peak_memory_mb", lambda name, batch, device: 1.0)
-    monkeypatch.setattr(bench, "_train_share", lambda rank, world, threads, place: 1.0)
+    monkeypatch.setattr(bench_isolated, "_train_share", lambda rank, world, threads, place: 1.0)
     times = {"aten::addmm": 3.0, "autograd::evaluate: ConvolutionBackward": 0.0, "aten::elu": 1.0}
-    monkeypatch.setattr(bench, "_profiled", lambda name, batch, threads: times)
-    monkeypatch.setattr(bench, "_new_processes", ThreadPoolExecutor)
+    monkeypatch.setattr(bench_isolated, "_profiled", lambda name, batch, threads: times)
+    monkeypatch.setattr(bench_isolated, "_new_processes", ThreadPoolExecutor)
     result = json.loads(json.dumps(bench.run(CPU, batch=2, rounds=2)))
     for key in ("train_images_per_s", "parse_images_per_s", "flops_per_image", "peak_memory_mb"):
         assert result[key].keys() >= {"naive_full", "full", "factorised", "vae"}
@@ -159,4 +159,4 @@ def test_the_profile_of_a_step_has_its_products():
 
 
 def test_two_processes_measure_one_training():
-    assert bench._speed_of_processes(2, 1) > 0
+    assert bench_isolated._speed_of_processes(2, 1) > 0

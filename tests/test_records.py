@@ -41,7 +41,7 @@ def fake_data(monkeypatch, used):
     """A data module whose sets are all three blank images of the set `used`."""
     images, labels = torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.int64)
     fake = SimpleNamespace(
-        load_or_stand_in=lambda name, split: (images, labels, used),
+        load_or_stand_in=lambda name, split, size: (images, labels, used),
         digest=lambda images, labels: "0123",
     )
     monkeypatch.setattr(records, "datasets", fake)
