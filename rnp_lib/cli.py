@@ -1,4 +1,4 @@
-"""The command line: `rnp data`, `train`, `evaluate`, `bench` and `figures`."""
+"""The command line: `rnp data`, `train`, `classifier`, `evaluate`, `bench` and `figures`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import torch
 
-from rnp_lib import bench, checkpoints, data, figures, metrics, plots
+from rnp_lib import bench, checkpoints, classifier, data, figures, metrics, plots
 from rnp_lib import train as training
 from rnp_lib.config import PRESETS
 from rnp_lib.files import replacing
@@ -57,6 +57,16 @@ def _usable(device: str | None) -> str | None:
     if device and device.split(":")[0] not in usable:
         raise ValueError(f"device {device!r} cannot be used: this machine has {', '.join(usable)}.")
     return device
+
+
+@commands.command("classifier")
+@click.argument("dataset", type=click.Choice(["mnist", "fashion", "omniglot"]))
+@click.option("--out", type=click.Path(path_type=Path), help="runs/classifier-DATASET.safetensors")
+def classifier_command(dataset, out):
+    """Train the small classifier that judges samples: some minutes on one CPU core."""
+    path = out or Path("runs") / f"classifier-{dataset}.safetensors"
+    accuracy = classifier.train_classifier(dataset, path)
+    click.echo(f"{path}: {accuracy:.2%} of the validation images")
 
 
 @commands.command("evaluate")

@@ -127,7 +127,7 @@ def tree(x: Tensor, tree: ProgramTree, below: int = 2) -> Figure:
     """
     rows = [list(tree.level(k)) for k in range(below + 1)]
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(0.62 * len(rows[-1]), 1.55 * len(rows)))
+        figure = plt.figure(figsize=(max(5, 0.62 * len(rows[-1])), 1.55 * len(rows)))
         above = []
         for k, row in enumerate(rows):
             cells = [_node(figure, k, i, len(rows), len(row)) for i in range(len(row))]

@@ -81,3 +81,28 @@ def test_reuse_shows_each_copy_and_the_sum():
         "sum",
         "target",
     ]
+
+
+@pytest.mark.parametrize(("tau", "below", "nodes"), [((3, 5), 2, 19), ((2, 2, 2), 2, 7)])
+def test_a_tree_has_a_picture_for_every_program_and_a_line_to_each_child(tau, below, nodes):
+    x = torch.rand(1, 1, 28, 28)
+    figure = plots.tree(x, rnp.RNP(rnp.Config(tau=tau)).parse(x), below)
+    assert len(figure.axes) == nodes + 1  # and the image
+    assert len(figure.artists) == nodes - 1
+    places = [axes.get_position() for axes in figure.axes]
+    overlapping = [a.overlaps(b) for i, a in enumerate(places) for b in places[:i]]
+    assert not any(overlapping)
+    boxes = [axes.spines["top"].get_edgecolor() for axes in figure.axes[1 : 1 + tau[0]]]
+    expected = [matplotlib.colors.to_rgba(c) for c in plots.COLOURS[: tau[0]]]
+    np.testing.assert_allclose(boxes, expected)
+
+
+def test_steps_add_one_part_after_the_other(tree):
+    figure = plots.steps(tree)
+    assert len(figure.axes) == 2 * 3
+    first, last = (figure.axes[i].images[0].get_array() for i in (0, 2))
+    new = plots.coloured(
+        [plots.place(s, tree.children[0].affine, 28) for s in tree.children[0].placed]
+    )
+    np.testing.assert_allclose(first, new[0], atol=1e-6)
+    assert last.sum() < first.sum()  # more ink
