@@ -26,7 +26,18 @@ from rnp_lib.files import ROOT
 
 # Notebook -> the figures it makes, in the order in which the notebooks run.
 FIGURES: dict[str, tuple[str, ...]] = {
-    "01_parsing": ("fig1a_reuse", "fig3a_mnist"),
+    "00_start_here": (),
+    "01_parsing": (
+        "fig1a_reuse",
+        "fig1b_tree",
+        "fig3a_mnist",
+        "fig3b_omniglot",
+        "fig3c_fashion",
+        "three_levels",
+    ),
+    "02_topography": ("fig4a_tsne", "fig4b_clusters"),
+    "03_interpolation": ("fig4c_interpolation",),
+    "04_prior_sampling": ("fig5_samples",),
 }
 NOTEBOOKS = ROOT / "notebooks"
 OUT = ROOT / "runs" / "notebooks"

@@ -16,7 +16,7 @@ COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
-    "figure.dpi": 100,
+    "figure.dpi": 75,
     "image.interpolation": "nearest",
     "axes.linewidth": 0.6,
     "pdf.fonttype": 42,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rnp_lib import checkpoints, data, records
+from rnp_lib import checkpoints, data, figures, metrics, records
 from rnp_lib.files import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,27 +37,46 @@ def test_the_headline_numbers_are_among_them():
     assert {("fig3a_mnist", "sse"), ("checkpoints/mnist", "test_sse")} <= {n[1:] for n in NUMBERS}
 
 
-def test_the_committed_model_is_good_enough():
-    """Committed figures come from the committed checkpoint, on every test image."""
-    record = records.load("fig3a_mnist")
+@pytest.mark.parametrize("name", [name for made in figures.FIGURES.values() for name in made])
+def test_committed_figures_come_from_the_committed_checkpoints(name):
+    record = records.load(name)
     assert record["mode"] == "full"
     assert not record["stand_ins"]
-    assert record["numbers"]["n"] == 10_000
-    assert record["numbers"]["sse"] <= 8
-    assert min(record["numbers"][f"ink_part_{t}"] for t in (1, 2, 3, 4)) >= 0.05
-    digest = hashlib.sha256(checkpoints.find("mnist").read_bytes()).hexdigest()
-    assert record["checkpoints"] == {"checkpoints/mnist.safetensors": digest}
+    assert not record["git"]["dirty"]
+    assert record["checkpoints"]
+    for path, digest in record["checkpoints"].items():
+        assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == digest, path
 
 
-@pytest.mark.full_data("mnist")
-def test_the_record_is_what_the_checkpoint_scores():
-    import rnp_lib as rnp
+SCORED = {"mnist": "fig3a_mnist", "omniglot": "fig3b_omniglot", "fashion": "fig3c_fashion"}
 
-    images, labels = data.load("mnist", "test")
-    record = records.load("fig3a_mnist")
-    assert record["data"] == {"mnist/test": data.digest(images, labels)}
-    scores = rnp.metrics.evaluate(rnp.load("mnist"), images)
-    for key, value in scores.items():
+
+def test_the_committed_models_are_good_enough():
+    numbers = {name: records.load(figure)["numbers"] for name, figure in SCORED.items()}
+    assert [found["n"] for found in numbers.values()] == [10_000, 13_180, 10_000]
+    assert numbers["mnist"]["sse"] <= 6
+    assert numbers["omniglot"]["sse"] <= 15
+    assert numbers["fashion"]["sse"] <= 1.25 * numbers["fashion"]["vae_sse"]
+    for found in numbers.values():
+        assert found["ink_part_min"] >= 0.08
+        assert found["ink_sub_part_min"] >= 0.05
+        assert found["removal_rise_min_part"] > 0
+        assert found["removal_rise_min_sub_part"] > 0
+        assert max(found["window_max_level_1"], found["window_max_level_2"]) < 1
+    assert numbers["mnist"]["pieces"] >= 0.93
+    assert numbers["omniglot"]["pieces"] >= 0.85
+    samples = records.load("fig5_samples")["numbers"]
+    assert samples["mnist_legible"] >= 0.75
+    assert samples["mnist_class_min"] >= 0.04
+
+
+@pytest.mark.full_data("mnist", "omniglot", "fashion")
+@pytest.mark.parametrize("name", SCORED)
+def test_the_record_is_what_the_checkpoint_scores(name):
+    images, labels = data.load(name, "test")
+    record = records.load(SCORED[name])
+    assert record["data"][f"{name}/test"] == data.digest(images, labels)
+    for key, value in metrics.evaluate(checkpoints.load(name), images).items():
         assert value == pytest.approx(record["numbers"][key], rel=1e-3), key
 
 
