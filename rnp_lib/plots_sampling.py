@@ -85,7 +85,7 @@ def program_space(
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            2, len(stds), figsize=(7, 3.9), squeeze=False, layout="constrained"
+            2, len(stds), figsize=(WIDTH, 4.2), squeeze=False, layout="constrained"
         )
         for (above, below), title in zip(axes.T, stds, strict=True):
             means, noise = (std.cpu().numpy() for std in stds[title])
