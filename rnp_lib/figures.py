@@ -99,7 +99,7 @@ def run_notebooks(
             print(f"      failed: {error}", flush=True)
             failures.append(f"{name}: {error}")
         else:
-            wrote = ", ".join(map(os.path.relpath, result.figures))
+            wrote = ", ".join(map(os.path.relpath, result.figures)) or "nothing: it has no figures"
             print(f"      {result.seconds:.0f} s, wrote {wrote}", flush=True)
             results.append(result)
     for result in results:
