@@ -1,5 +1,6 @@
 """Numbers in the README are those of the records, and its Python runs."""
 
+import csv
 import hashlib
 import json
 import re
@@ -57,7 +58,9 @@ def test_the_committed_models_are_good_enough():
     assert numbers["mnist"]["sse"] <= 6
     assert numbers["omniglot"]["sse"] <= 15
     assert numbers["fashion"]["sse"] <= 1.25 * numbers["fashion"]["vae_sse"]
-    for found in numbers.values():
+    for name, found in numbers.items():
+        stored = checkpoints.metadata(name)["test_sse"]  # before weights were made float16
+        assert found["sse"] == pytest.approx(stored, rel=1e-3)
         assert found["ink_part_min"] >= 0.08
         assert found["ink_sub_part_min"] >= 0.05
         assert found["removal_rise_min_part"] > 0
@@ -68,6 +71,15 @@ def test_the_committed_models_are_good_enough():
     samples = records.load("fig5_samples")["numbers"]
     assert samples["mnist_legible"] >= 0.75
     assert samples["mnist_class_min"] >= 0.04
+
+
+@pytest.mark.parametrize("name", [*SCORED, "scenes", "vae-fashion"])
+def test_a_learning_curve_lies_beside_the_checkpoint_it_led_to(name):
+    about = checkpoints.metadata(name)
+    with open(checkpoints.find(name).with_suffix(".csv"), newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["validation_sse"]) == pytest.approx(about["validation_sse"], rel=1e-6)
+    assert int(last["images"]) >= 0.999 * sum(about["config"]["images"]) - 128
 
 
 @pytest.mark.full_data("mnist", "omniglot", "fashion")
