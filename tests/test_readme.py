@@ -112,6 +112,8 @@ def test_the_speed_that_was_aimed_at_is_reached():
     """Ratios of the committed run of `rnp bench`, on the two cores that its record names."""
     speed = records.load("performance")
     train = speed["train_images_per_s"]
+    assert round(train["full"] / train["naive_full"]) == 4  # as the README says, in words
+    assert int(train["factorised"] / train["naive_full"]) == 12
     assert train["full"] >= 2.5 * train["naive_full"]
     assert train["factorised"] >= 8 * train["naive_full"]
     assert train["factorised"] >= 0.4 * train["vae"]
@@ -125,6 +127,8 @@ def test_the_recipes_table_is_its_record():
     for seed in record["seeds"]:
         assert f"| {seed['seed']} | {seed['validation_sse']:.2f} | {seed['test_sse']:.2f} |" in text
         assert seed["test_sse"] <= 6
+    first, second, third = (f"{seed['test_sse']:.2f}" for seed in record["seeds"])
+    assert f"{first}, {second} and {third}" in README
     text = text.partition("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
     assert [[cell.strip() for cell in row] for row in rows] == [
