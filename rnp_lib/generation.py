@@ -123,6 +123,20 @@ def nearest(train: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     return indices, (train[indices] - images).square().sum(1)
 
 
+def canvases(model: ImageModel, z: Tensor) -> Tensor:
+    """What programs z (N, |z|) draw, clamped to [0, 1] as images are, on the CPU: (N, 1, H, W)."""
+    with torch.no_grad():
+        return torch.cat([model.decode(part).canvas.clamp(0, 1).cpu() for part in z.split(500)])
+
+
+def posteriors(model: ImageModel, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of q(z | x) for images (N, 1, H, W): (N, |z|) each."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        every = [model.encode(x.to(device)) for x in images.split(500)]
+    return torch.cat([q.mean for q in every]), torch.cat([q.stddev for q in every])
+
+
 def gaussian_mixture(
     model: ImageModel, images: Tensor, components: int, seed: int = 0
 ) -> Callable[[int, int], Tensor]:
@@ -134,8 +148,7 @@ def gaussian_mixture(
     Returns:
         sample(n, seed): n root programs (n, |z|) from that mixture, for `model.decode`.
     """
-    with torch.no_grad():
-        means = torch.cat([model.encode(x).mean for x in images.split(500)])
+    means, _ = posteriors(model, images)
     mixture = GaussianMixture(components, max_iter=500, random_state=seed)
     mixture.fit(means.cpu().double().numpy())
     weights, centres = torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_)

@@ -201,6 +201,10 @@ def test_the_nearest_image_is_found(images):
 class Means(nn.Module):
     """Stands for a model whose posterior means are the first pixels of an image."""
 
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))  # which says where the model lies
+
     def encode(self, x):
         return torch.distributions.Normal(x[:, 0, 0, :2], 1.0)
 
@@ -232,3 +236,14 @@ def test_a_mixture_of_a_real_model_gives_programs_it_can_draw(images):
     assert not torch.equal(first, sample(5, 1))
     with torch.no_grad():
         assert model.decode(first).canvas.shape == (5, 1, 16, 16)
+
+
+def test_programs_of_images_and_their_canvases_do_not_depend_on_the_chunks():
+    model = RNP(tiny.config()).eval()
+    images = torch.rand(501, 1, 16, 16)
+    means, stds = generation.posteriors(model, images)
+    q = model.encode(images)
+    torch.testing.assert_close((means, stds), (q.mean, q.stddev), rtol=1e-4, atol=1e-6)
+    drawn = generation.canvases(model, means)
+    expected = model.decode(means).canvas.clamp(0, 1)
+    torch.testing.assert_close(drawn, expected, rtol=1e-4, atol=1e-5)
