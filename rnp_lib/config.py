@@ -33,6 +33,7 @@ class Config:
 
     # What is drawn
     dataset: str = "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
+    without: tuple[int, ...] = ()  # classes (labels) left out of training, validation and test
     image_size: int = 28  # side of the root canvas, pixels
     patch_size: int = 14  # side of every decoded patch and of every canvas below the root, pixels
 
@@ -132,10 +133,10 @@ def _normalise_types(config: Config) -> None:
     def put(name, value):
         object.__setattr__(config, name, value)
 
-    for name in ("tau", "images"):
+    for name, each in (("tau", "one a level"), ("images", "one a level"), ("without", "labels")):
         value = getattr(config, name)
         if not isinstance(value, (int, list, tuple)):
-            raise ValueError(f"{name} must be whole numbers, one a level: got {value!r}.")
+            raise ValueError(f"{name} must be whole numbers, {each}: got {value!r}.")
         put(name, (value,) if isinstance(value, int) else tuple(value))
     if not isinstance(config.extent, (list, tuple)):
         raise ValueError(f"extent must be pairs of numbers: got {config.extent!r}.")
@@ -175,6 +176,10 @@ def _check(c: Config) -> None:
     need(
         c.model != "vae" or c.image_size % 4 == 0,
         f"image_size must be a multiple of 4 for the plain VAE: got {c.image_size}.",
+    )
+    need(
+        all(is_int(label, 0) for label in c.without),
+        f"without must hold the labels of classes, whole numbers: got {c.without!r}.",
     )
     need(
         c.tau and all(is_int(t, 1) for t in c.tau),
@@ -247,6 +252,9 @@ _PAPER = Config(
 
 PRESETS: dict[str, Config] = {
     "mnist": Config(),
+    # For transfer: a digit the model has never seen.
+    "mnist-no7": Config(without=(7,)),
+    "mnist-no8": Config(without=(8,)),
     # Garments fill the frame, and crowded characters need long strokes: wider windows.
     "fashion": Config(dataset="fashion", extent=(0.25, 0.6), images=(500_000,)),
     "omniglot": Config(

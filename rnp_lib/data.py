@@ -69,6 +69,22 @@ def load(name: str, split: str = "train", size: int = 28) -> tuple[torch.Tensor,
     return images.float() / 255, labels
 
 
+def leave_out(
+    images: torch.Tensor, labels: torch.Tensor, classes: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and labels whose label is not one of `classes`.
+
+    Raises ValueError for a class that no image has, or if no image is left.
+    """
+    absent = sorted(set(classes) - set(labels.unique().tolist()))
+    if absent:
+        raise ValueError(f"cannot leave out class {absent[0]}: no image has that label.")
+    keep = ~torch.isin(labels, torch.tensor(classes, dtype=labels.dtype))
+    if not keep.any():
+        raise ValueError("no image is left without its classes: leave out fewer of them.")
+    return images[keep], labels[keep]
+
+
 def load_or_stand_in(
     name: str, split: str = "train", size: int = 28
 ) -> tuple[torch.Tensor, torch.Tensor, str]:

@@ -180,7 +180,7 @@ def train(
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         code = code_version()  # now: files may change while it trains
-        images, labels = data.load(config.dataset, "train", config.image_size)
+        images, labels = _load(config, "train")
         trainer = Trainer(config, images, out, device)
         if resume and (out / "state.safetensors").exists():
             trainer.load_state()
@@ -194,11 +194,16 @@ def train(
             dist.destroy_process_group()
 
 
+def _load(config: Config, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = data.load(config.dataset, split, config.image_size)
+    return data.leave_out(images, labels, config.without)
+
+
 def _publish(trainer: Trainer, path: Path, **history: str) -> None:
     """Write the averaged model with its history; the test set is measured here and only here."""
     c = trainer.config
     model = trainer.average.module.eval()
-    test, _ = data.load(c.dataset, "test", c.image_size)
+    test, _ = _load(c, "test")
     sse = reconstruction_error(model, test.to(trainer.device))
     about = {
         "data": c.dataset,

@@ -82,6 +82,8 @@ def test_frozen_and_hashable():
         (dict(rotation=None), "rotation must"),
         (dict(ema="a"), "ema must"),
         (dict(tau=2.5), "tau must"),
+        (dict(without="seven"), "without must be whole numbers, labels: got 'seven'"),
+        (dict(without=(-1,)), r"without must hold the labels of classes, .* got \(-1,\)"),
         (dict(images=1.5), "images must"),
         (dict(extent=0.3), "extent"),
         (dict(extent=("a", "b")), "extent"),
@@ -165,7 +167,10 @@ def test_depth_and_stages():
 def test_presets_are_valid():
     for name, config in PRESETS.items():
         assert config == dataclasses.replace(config)  # which validates once more
-        assert config.dataset == name.removeprefix("paper-")
+        assert config.dataset == name.removeprefix("paper-").partition("-")[0]
+    for digit in (7, 8):  # transfer: the same recipe but for the class
+        changed = dataclasses.replace(PRESETS[f"mnist-no{digit}"], without=())
+        assert changed == PRESETS["mnist"]
 
 
 @pytest.mark.parametrize(

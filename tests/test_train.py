@@ -14,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from rnp_lib import checkpoints, cli, data
@@ -221,6 +223,37 @@ def test_the_model_carries_its_history(config, folder, images, finished):
     averaged = {name[15:]: value for name, value in state(out)[0].items() if "module" in name}
     for name, value in load_file(out / "model.safetensors").items():
         assert torch.equal(value, averaged[name].half()), name
+
+
+def test_a_class_left_out_is_nowhere_in_a_run(tmp_path):
+    """Not in training, validation or test: its images alone hold ink of this brightness."""
+    folder = tiny.write_pngs(tmp_path / "pictures" / "a", count=60).parent
+    tiny.write_pngs(folder / "b", count=60)
+    for path in (folder / "b").iterdir():
+        pixels = np.array(Image.open(path))
+        Image.fromarray(pixels // 255 * 200).save(path)  # less bright than those of a
+    c = tiny.config(dataset=str(folder), images=(16,), without=1)
+    out = tmp_path / "run"
+    seen = []
+
+    class Watched(Trainer):
+        def __init__(self, config, images, out, device):
+            seen.append(images)
+            super().__init__(config, images, out, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rnp_lib.train.Trainer", Watched)
+        train(c, out)
+    images, labels = data.load(str(folder), "train", 16)
+    assert torch.equal(seen[0], images[labels == 0])
+    test, test_labels = data.load(str(folder), "test", 16)
+    about = checkpoints.metadata(out / "model.safetensors")
+    assert about["test_images"] == (test_labels == 0).sum() < len(test)
+    assert about["data_sha256"] == data.digest(images[labels == 0], labels[labels == 0])
+    with pytest.raises(ValueError, match="no image has that label"):
+        train(dataclasses.replace(c, without=(0, 5)), tmp_path / "other")
+    with pytest.raises(ValueError, match="leave out fewer"):
+        train(dataclasses.replace(c, without=(0, 1)), tmp_path / "other")
 
 
 def test_an_existing_run_is_not_overwritten(config, finished):
