@@ -76,7 +76,19 @@ class Trainer:
     is, and any number of processes sees the same data and noise.
     """
 
-    def __init__(self, config: Config, images: Tensor, out: Path, device: torch.device):
+    def __init__(
+        self,
+        config: Config,
+        images: Tensor,
+        out: Path,
+        device: torch.device,
+        model: ImageModel | None = None,
+    ):
+        """
+        Args:
+            model: what training starts from, in place of a new model of `config`; it is changed,
+                but for parameters that require no gradient.
+        """
         self.config, self.out, self.device = config, out, device
         self.rank, self.world = 0, 1
         if dist.is_initialized():
@@ -100,7 +112,7 @@ class Trainer:
         self.total = self.stage_ends[-1]
 
         torch.manual_seed(config.seed)
-        self.model = build(config).to(device)
+        self.model = (model or build(config)).to(device).train()
         self.objective = Objective(self.model)
         if self.world > 1:
             self.objective = DistributedDataParallel(self.objective)
