@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnp_lib.baselines import build
 from rnp_lib.config import Config
-from rnp_lib.files import ROOT, replacing
+from rnp_lib.files import ROOT, replacing, sha256
 from rnp_lib.model import ImageModel
 
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
+ENCODER_FORMAT = "rnp-encoder-1"
 DIRECTORY = ROOT / "checkpoints"
 
 
@@ -54,11 +55,20 @@ def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
 
 def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
     """Save a model for use: weights as float16, its config, and `metadata` (data hash, scores…)."""
-    tensors = {
+    write(path, FORMAT, _halved(model), {"config": model.config.to_dict(), **metadata})
+
+
+def save_encoder(path: str | Path, model: ImageModel, base: str | Path, metadata: dict) -> None:
+    """Save the image encoder of `model` as float16, for use with the rest of the model `base`."""
+    about = {"base": Path(base).stem, "base_sha256": sha256(find(base)), **metadata}
+    write(path, ENCODER_FORMAT, _halved(model.encoder), about)
+
+
+def _halved(module: nn.Module) -> dict[str, Tensor]:
+    return {
         name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
+        for name, value in module.state_dict().items()
     }
-    write(path, FORMAT, tensors, {"config": model.config.to_dict(), **metadata})
 
 
 def find(name: str | Path) -> Path:
@@ -70,14 +80,14 @@ def find(name: str | Path) -> Path:
         known = ", ".join(sorted(p.stem for p in DIRECTORY.glob("*.safetensors"))) or "none yet"
         raise FileNotFoundError(
             f"no checkpoint {str(name)!r}: expected one of the names in checkpoints/ ({known}) or "
-            "the path of a .safetensors file; `rnp train` makes one."
+            "the path of a .safetensors file; `rnp train` makes one, `rnp transfer` an encoder."
         )
     return path
 
 
-def metadata(name: str | Path) -> dict:
+def metadata(name: str | Path, format: str = FORMAT) -> dict:
     """What is written beside the weights: config, data hash, code version, scores."""
-    return read(find(name), FORMAT)[1]
+    return read(find(name), format)[1]
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> ImageModel:
@@ -102,3 +112,27 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> ImageModel:
             "use the version that wrote it, or train the model again."
         ) from None
     return model.to(device).eval()
+
+
+def load_encoder(
+    name: str | Path, base: str | Path, device: str | torch.device = "cpu"
+) -> ImageModel:
+    """The model `base` with a retrained image encoder, in eval mode and float32.
+
+    Args:
+        name, base: names in checkpoints/ such as "encoder-7" and "mnist-no7", or paths.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        CheckpointError: the file is damaged, no encoder, or one for another model than `base`.
+    """
+    path = find(name)
+    tensors, about = read(path, ENCODER_FORMAT)
+    if about.get("base_sha256") != sha256(find(base)):
+        raise CheckpointError(
+            f"{path} was retrained for the model {about.get('base')!r}, and {find(base)} holds "
+            "other weights: `rnp transfer` retrains an encoder."
+        )
+    model = load(base, device)
+    model.encoder.load_state_dict(tensors)
+    return model

@@ -13,7 +13,6 @@ picture. Neither can overwrite a full figure.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -35,7 +34,7 @@ from matplotlib.figure import Figure
 from rnp_lib import checkpoints, train
 from rnp_lib import data as datasets
 from rnp_lib.config import PRESETS
-from rnp_lib.files import ROOT, git_state, replacing
+from rnp_lib.files import ROOT, git_state, replacing, sha256
 from rnp_lib.model import ImageModel
 
 MODES = ("quick", "full", "paper")
@@ -135,11 +134,7 @@ class Run:
 
     def checkpoint(self, path: str | Path) -> None:
         """Note the SHA-256 of a checkpoint file that this run loads."""
-        path = Path(path).resolve()
-        # Paths inside the project only: a record says nothing about the machine's folders.
-        name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-        with path.open("rb") as file:
-            self._checkpoints[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        self._checkpoints[project_path(path)] = sha256(path)
 
     def save(self, figure: Figure, name: str, numbers: dict[str, Any]) -> Path:
         """Write NAME.png, NAME.pdf and the record NAME.json; returns the PNG's path.
@@ -189,10 +184,7 @@ class Run:
             "data": self._data,
             "stand_ins": self.stand_ins,
             "git": self._git,
-            "device": _device_name(self.device),
-            "threads": torch.get_num_threads(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "packages": _versions(),
+            **machine(self.device),
             "wall_time_s": round(time.perf_counter() - self._started, 1),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -220,6 +212,23 @@ def _scalar(key: str, value: Any) -> float | int | str:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"number {key!r} is {value}: only finite numbers are saved.")
     return value
+
+
+def project_path(path: str | Path) -> str:
+    """A file's path inside the project, or else its bare name: a record says nothing about the
+    machine's folders."""
+    path = Path(path).resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a record says of where it was made: device, threads, platform, package versions."""
+    return {
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": _versions(),
+    }
 
 
 def _versions() -> dict[str, str | None]:
