@@ -1,4 +1,4 @@
-"""The command line: `rnp data`, `train`, `classifier`, `evaluate`, `bench` and `figures`."""
+"""The command line: `rnp` and `data`, `train`, `transfer`, `evaluate`, `bench`, `figures`, ..."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 import torch
 
-from rnp_lib import bench, checkpoints, classifier, data, figures, metrics, plots
+from rnp_lib import bench, checkpoints, classifier, data, figures, metrics, plots, transfer_controls
 from rnp_lib import train as training
+from rnp_lib import transfer as transfers
 from rnp_lib.config import PRESETS
 from rnp_lib.files import replacing
 
@@ -57,6 +58,37 @@ def _usable(device: str | None) -> str | None:
     if device and device.split(":")[0] not in usable:
         raise ValueError(f"device {device!r} cannot be used: this machine has {', '.join(usable)}.")
     return device
+
+
+@commands.command("transfer")
+@click.argument("task", type=click.Choice(list(transfers.TASKS)))
+@click.option("--seed", default=0, help="Of the retraining.")
+@click.option(
+    "--controls", is_flag=True, help="Run what is missing of the task's controls instead."
+)
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    help="With --controls: folder of the runs of models that are not committed.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="runs/encoder-TASK.safetensors or, with --controls, figures/transfer_TASK.json",
+)
+@click.option("--device", help="cpu, cuda, ...; the GPU if there is one unless told.")
+def transfer_command(task, seed, controls, models, out, device):
+    """Retrain the image encoder of a committed model for characters that it has not seen."""
+    device = torch.device(_usable(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if controls:
+        out = out or Path("figures") / f"transfer_{task}.json"
+        record = transfer_controls.run(task, models, out, device)
+        click.echo(transfer_controls.table(record))
+    else:
+        out = out or Path("runs") / f"encoder-{task}.safetensors"
+        about = transfers.retrain_encoder(task, out, seed, device)
+        click.echo(json.dumps({"encoder": str(out), **about}, indent=1))
 
 
 @commands.command("classifier")
