@@ -61,24 +61,30 @@ def corners(child: ProgramTree, size: int) -> np.ndarray:
     return ((child.affine.detach().cpu() @ frame).mT.add(1) / 2 * (size - 1)).numpy()
 
 
-def parsing(x: Tensor, tree: ProgramTree, columns: int = 2) -> Figure:
-    """Figure 3: each image beside its canvas of coloured parts and its boxes of sub-parts.
+def parsing(x: Tensor, tree: ProgramTree, columns: int = 2, before: Tensor | None = None) -> Figure:
+    """Figures 3 and 6: each image beside its canvas of coloured parts and its boxes of sub-parts.
 
     Args:
         x: images (B, 1, H, W), and `tree`, their parse, two levels deep or more.
         columns: images side by side.
+        before: how they had been drawn before the model was retrained, (B, 1, H, W).
     """
     rows = -(-len(x) // columns)
     boxes = np.stack([coloured(child.placed) for child in tree.children], 1)  # (B, τ, P, P, 3)
+    stack = {"input": x, "drawn": tree.canvas}
+    if before is not None:
+        stack = {"input": x, "before": before, "after": tree.canvas}
     side, gap, margin, top = 0.85, 0.08, 0.3, 0.3  # inches; `side` is that of a box
     height = 2 * side + gap
     across = -(-len(tree.children) // 2)  # boxes in a row
-    width = side + gap + height + gap + across * (side + gap)
+    small = (height - (len(stack) - 1) * gap) / len(stack)  # side of a picture at the left
+    width = small + gap + height + gap + across * (side + gap)
     with plt.rc_context(STYLE):
         size = (columns * (margin + width), rows * (height + margin) + top)
         figure = plt.figure(figsize=size)
-        each = zip(grey(x), grey(tree.canvas), coloured(tree.placed), boxes, strict=True)
-        for i, (image, canvas, parts, each_box) in enumerate(each):
+        left_column = zip(*map(grey, stack.values()), strict=True)
+        each = zip(left_column, coloured(tree.placed), boxes, strict=True)
+        for i, (pictures, parts, each_box) in enumerate(each):
             left = margin + i % columns * (margin + width)
             bottom = size[1] - top - height - i // columns * (height + margin)
 
@@ -86,15 +92,15 @@ def parsing(x: Tensor, tree: ProgramTree, columns: int = 2) -> Figure:
                 place = np.array([left + x, bottom + y, inches, inches]) / np.tile(size, 2)
                 return figure.add_axes(place)
 
-            for y, picture, label in ((side + gap, image, "input"), (0, canvas, "drawn")):
-                axes = cell(0, y, side)
+            for row, (picture, label) in enumerate(zip(pictures, stack, strict=True)):
+                axes = cell(0, height - small - row * (small + gap), small)
                 show(axes, picture)
                 axes.set_ylabel(label)
-            middle = cell(side + gap, 0, height)
+            middle = cell(small + gap, 0, height)
             show(middle, parts)
             for t, box in enumerate(each_box):
-                x = side + height + 2 * gap + t % across * (side + gap)
-                axes = cell(x, (1 - t // across) * (side + gap), side)
+                left_of_box = small + height + 2 * gap + t % across * (side + gap)
+                axes = cell(left_of_box, (1 - t // across) * (side + gap), side)
                 show(axes, box, COLOURS[t % len(COLOURS)])
                 axes.spines[:].set(linewidth=2)
                 if i < columns and t == 0:

@@ -1,0 +1,512 @@
+"""Transfer: what may change does and nothing else, and the controls are recorded once."""
+
+import copy
+import dataclasses
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from rnp_lib import checkpoints, cli, plots, plots_transfer, reuse, transfer, transfer_controls
+from rnp_lib.baselines import build
+from rnp_lib.checkpoints import CheckpointError
+from rnp_lib.config import PRESETS
+from rnp_lib.objective import reconstruction_error, squared_error
+from rnp_lib.trainer import Trainer, split_validation
+from rnp_lib.transfer import TASKS, Task
+from rnp_lib.transfer_controls import CONDITIONS, MODELS, SHOTS, Trial
+
+CPU = torch.device("cpu")
+TASK = Task("tiny-no1", digit=1, images=64, reference="tiny", seeds=2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Bright bars on black, each at a place and of a length of its own."""
+    x = torch.zeros(120, 1, 16, 16)
+    for i, picture in enumerate(x[:, 0]):
+        picture[3 + i % 8 : 5 + i % 8, 2 + i % 5 : 8 + i % 7] = 1
+    return x
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(3)
+    return build(tiny.config()).eval()
+
+
+def parameters(model, encoder):
+    """Copies of the weights of the encoder, or of everything else."""
+    state = model.state_dict()
+    return {k: v.clone() for k, v in state.items() if k.startswith("encoder.") == encoder}
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+# ---- what is learned from, and what is measured --------------------------------------------------
+
+
+def numbered(n):
+    """Images that hold their own number."""
+    return torch.arange(float(n)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+
+
+def numbers(images):
+    return images[:, 0, 0, 0].int().tolist()
+
+
+def test_a_digit_is_learned_from_training_images_and_measured_on_test_images():
+    labels = torch.tensor([7, 1, 7, 8, 7, 0, 7, 9])
+    held_labels = torch.tensor([1, 7, 7, 3])
+    parts = transfer.split(TASKS["7"], (numbered(8), labels), (100 + numbered(4), held_labels))
+    assert numbers(parts.learn) == [0, 2, 4, 6]
+    assert numbers(parts.new) == [101, 102]
+    assert numbers(parts.old) == [100, 103]
+    with pytest.raises(ValueError, match="no image of the digit 8"):
+        transfer.split(TASKS["8"], (numbered(8), labels), (numbered(4), held_labels))
+
+
+def test_drawers_are_disjoint_and_complete_and_the_last_are_for_validation():
+    drawers, characters = 20, 6
+    labels = torch.arange(characters).repeat_interleave(drawers)
+    background = numbered(50), torch.zeros(50, dtype=torch.int64)
+    found = transfer.split(TASKS["omniglot"], background, (numbered(len(labels)), labels))
+    learn, new = numbers(found.learn), numbers(found.new)
+    assert sorted(learn + new) == list(range(len(labels)))
+    # Every character's drawers 1-14 in the order of drawers, 15-20 held out.
+    assert learn == [c * drawers + d for d in range(14) for c in range(characters)]
+    assert new == [c * drawers + d for c in range(characters) for d in range(14, drawers)]
+    assert numbers(found.old) == numbers(split_validation(background[0])[1])
+    validation = numbers(split_validation(found.learn)[1])
+    assert {n % drawers for n in validation} == {12, 13}
+
+
+@pytest.mark.full_data("mnist", "omniglot")
+def test_the_images_of_the_real_tasks():
+    seven, _ = transfer.load(TASKS["7"])
+    assert [len(x) for x in seven] == [6_265, 1_028, 8_972]
+    omniglot, digests = transfer.load(TASKS["omniglot"])
+    assert [len(x) for x in omniglot] == [14 * 659, 6 * 659, 1_928]
+    assert digests.keys() == {"omniglot/train", "omniglot/test"}
+
+
+@pytest.mark.parametrize("name", ["7", "8"])
+def test_no_model_of_a_digits_task_has_seen_the_digit(name):
+    assert PRESETS[TASKS[name].base].without == (TASKS[name].digit,)
+
+
+# ---- retraining ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"encoder": "resnet"}, {"model": "vae"}])
+def test_only_the_encoder_learns_unless_everything_may(images, settings):
+    model = build(tiny.config(**settings)).eval()
+    before = copy.deepcopy(model.state_dict())
+    encoder, decoder = parameters(model, True), parameters(model, False)
+    adapted, _ = transfer.retrain(model, images, 64)
+    assert same(parameters(adapted, False), decoder)
+    assert not same(parameters(adapted, True), encoder)
+    free, _ = transfer.retrain(model, images, 64, everything=True)
+    assert not same(parameters(free, False), decoder)
+    assert same(model.state_dict(), before), "the model that starts has changed"
+    assert all(p.requires_grad or p.numel() == 0 for p in model.parameters())
+    assert not adapted.training
+
+
+def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
+    seen = []
+    step = Trainer.train_step
+
+    def counted(self):
+        values = step(self)
+        seen.append(self.update.x.clone())
+        return values
+
+    monkeypatch.setattr(Trainer, "train_step", counted)
+    before = reconstruction_error(model, images).mean()
+    adapted, validation = transfer.retrain(model, images, 800, warmup=2, lr=2e-2)
+    assert sum(map(len, seen)) == 800
+    known, held_back = split_validation(images)
+    known = {x.numpy().tobytes() for x in known}
+    assert all(x.numpy().tobytes() in known for batch in seen for x in batch)
+    assert validation == pytest.approx(float(reconstruction_error(adapted, held_back).mean()))
+    assert reconstruction_error(adapted, images).mean() < 0.9 * before
+
+
+def test_a_retraining_repeats_itself_by_its_seed(model, images):
+    results = [transfer.retrain(model, images, 64, seed=seed)[0] for seed in (1, 1, 2)]
+    first, again, other = (parameters(result, True) for result in results)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_training_from_a_given_model_is_training(images, tmp_path):
+    config = tiny.config(images=(64,))
+    torch.manual_seed(config.seed)
+    given = build(config)
+    plain = Trainer(config, images, tmp_path, CPU)
+    started = Trainer(config, images, tmp_path, CPU, given)
+    for trainer in (plain, started):
+        for _ in range(3):
+            trainer.train_step()
+    assert same(plain.model.state_dict(), started.model.state_dict())
+    assert started.model is given
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(model, images):
+    broken = copy.deepcopy(model)
+    next(broken.encoder.parameters()).data.fill_(float("nan"))
+    with pytest.raises(transfer.TrainingStopped, match="finite"):
+        transfer.retrain(broken, images, 16)
+
+
+@pytest.mark.parametrize("shots", SHOTS)
+def test_few_shots_are_few_and_not_for_validation(model, images, shots, monkeypatch):
+    with torch.no_grad():  # programs that explain the validation images worse than the model's own
+        q, held_back = model.encode(images[-12:]).mean, images[-12:]
+        every = torch.eye(8) * 3
+        errors = [squared_error(model.decode(q + z).canvas, held_back).mean() for z in every]
+    worse = torch.cat([every[int(torch.stack(errors).argmax())], torch.zeros(8)])
+    given = []
+
+    def retrain(model, few, budget, **settings):
+        given.append((few, budget, settings))
+        better = copy.deepcopy(model)
+        if budget != 30 * 32:  # so that 30 steps are the best
+            better.encoder[-1].bias.data += worse
+        return better, 0.0
+
+    monkeypatch.setattr(transfer, "retrain", retrain)
+    known, validation = split_validation(images + torch.linspace(0, 0.1, 120).view(-1, 1, 1, 1))
+    adapted, error = transfer.retrain_few(model, torch.cat([known, validation]), shots, draw=1)
+    assert [budget for _, budget, _ in given] == [32 * n for n in transfer.SHOT_STEPS]
+    assert {settings["seed"] for _, _, settings in given} == {1}
+    few = given[0][0]
+    assert len(few.flatten(1).unique(dim=0)) == shots
+    assert all((x == known).flatten(1).all(1).any() for x in few)
+    errors = [float(reconstruction_error(m, validation).mean()) for m in (model, adapted)]
+    assert error == errors[0] == errors[1], "the steps that validation likes best are not kept"
+    transfer.retrain_few(model, images, shots, draw=2)
+    assert not torch.equal(given[-1][0], few)
+
+
+def test_few_shots_run_for_real(model, images, monkeypatch):
+    monkeypatch.setattr(transfer, "SHOT_STEPS", (1, 2))
+    adapted, error = transfer.retrain_few(model, images, 1, draw=0)
+    assert same(parameters(adapted, False), parameters(model, False))
+    held_back = split_validation(images)[1]
+    assert error == pytest.approx(float(reconstruction_error(adapted, held_back).mean()))
+
+
+def test_a_random_decoder_is_random_and_the_encoder_is_kept(model):
+    state = torch.get_rng_state()
+    one, again, other = (transfer.random_decoder(model, seed) for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), state)
+    decoders = [parameters(m, False) for m in (model, one, again, other)]
+    assert same(decoders[1], decoders[2])
+    assert not same(decoders[0], decoders[1])
+    assert not same(decoders[1], decoders[3])
+    assert same(parameters(one, True), parameters(model, True))
+
+
+# ---- codes ---------------------------------------------------------------------------------------
+
+
+def test_descent_on_codes_explains_better_and_leaves_the_model_alone(model, images):
+    before = copy.deepcopy(model.state_dict())
+    x = images[:10]
+
+    def objective(z):
+        sse = squared_error(model.decode(z).canvas, x)
+        return sse / (2 * model.config.sigma2) + z.square().sum(1) / 2, sse
+
+    with torch.no_grad():
+        start, start_sse = objective(model.encode(x).mean)
+        z = transfer.adjust_codes(model, x, steps=40)
+        end, end_sse = objective(z)
+    assert (end < start).all()
+    assert end_sse.mean() < 0.95 * start_sse.mean()
+    assert same(model.state_dict(), before)
+    assert all(p.grad is None for p in model.parameters())
+    alone = transfer.adjust_codes(model, x[3:4], steps=40)
+    torch.testing.assert_close(alone, z[3:4], rtol=1e-3, atol=1e-3)
+    assert torch.equal(transfer.adjust_codes(model, x, steps=0), model.encode(x).mean)
+
+
+def test_the_error_of_codes_does_not_depend_on_the_chunks(model, images):
+    many = images.repeat(3, 1, 1, 1)[:260]
+    errors = transfer.code_error(model, many, steps=2)
+    assert errors.shape == (260,)
+    torch.testing.assert_close(errors[:20], transfer.code_error(model, images[:20], steps=2))
+
+
+def test_a_summary_by_hand():
+    found = transfer.summary(torch.tensor([1.0, 2.0, 3.0]))
+    assert found == {"n": 3, "sse": 2.0, "sse_stderr": pytest.approx(1 / 3**0.5)}
+
+
+# ---- encoders on disk ----------------------------------------------------------------------------
+
+
+def test_an_encoder_comes_back_with_its_base_and_with_no_other(model, images, tmp_path):
+    base, path = tmp_path / "base.safetensors", tmp_path / "encoder.safetensors"
+    checkpoints.save(base, model, {})
+    start = checkpoints.load(base)
+    adapted, _ = transfer.retrain(start, images, 64)
+    checkpoints.save_encoder(path, adapted, base, {"task": "7"})
+    assert path.stat().st_size < base.stat().st_size
+
+    loaded = checkpoints.load_encoder(path, base)
+    assert same(parameters(loaded, False), parameters(start, False))
+    halved = {k: v.half().float() for k, v in parameters(adapted, True).items()}
+    assert same(parameters(loaded, True), halved)
+    assert not loaded.training
+    about = checkpoints.metadata(path, checkpoints.ENCODER_FORMAT)
+    assert (about["base"], about["task"]) == ("base", "7")
+
+    other = tmp_path / "other.safetensors"
+    checkpoints.save(other, adapted, {})
+    with pytest.raises(CheckpointError, match=r"'base', and .*other.* holds other weights"):
+        checkpoints.load_encoder(path, other)
+    with pytest.raises(CheckpointError, match="format rnp-model-1"):
+        checkpoints.load_encoder(base, base)
+    with pytest.raises(FileNotFoundError, match="rnp transfer"):
+        checkpoints.load_encoder("encoder-of-nothing", base)
+
+
+# ---- controls ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A tiny task in the place of digit 7, its data, its models, and where its record goes."""
+    for label in "01":
+        tiny.write_pngs(tmp_path / "pictures" / label, 100)
+    config = tiny.config(dataset=str(tmp_path / "pictures"), images=(16, 16))
+    monkeypatch.setitem(PRESETS, "tiny-no1", dataclasses.replace(config, without=(1,)))
+    monkeypatch.setitem(TASKS, "7", TASK)
+    monkeypatch.setattr(checkpoints, "DIRECTORY", tmp_path / "checkpoints")
+    monkeypatch.setattr(transfer_controls, "CODE_IMAGES", 5)
+    monkeypatch.setattr(transfer, "SHOT_STEPS", (1,))
+    monkeypatch.setattr(transfer_controls, "CODE_STEPS", 2)
+    monkeypatch.setattr(transfer_controls, "DRAWS", 2)
+    monkeypatch.chdir(tmp_path)
+    for path, settings in (
+        ("checkpoints/tiny-no1.safetensors", {}),
+        ("checkpoints/tiny.safetensors", {}),
+        ("runs/tiny-no1-1/model.safetensors", {"seed": 1}),
+        ("runs/vae-tiny-no1-0/model.safetensors", {"model": "vae"}),
+        ("runs/vae-tiny-no1-1/model.safetensors", {"model": "vae", "seed": 1}),
+    ):
+        checkpoints.save(tmp_path / path, build(dataclasses.replace(config, **settings)), {})
+    return tmp_path
+
+
+def control(world):
+    return transfer_controls.run("7", world / "runs", world / "figures" / "record.json", CPU)
+
+
+def broken(*_):
+    raise AssertionError("a trial was run")
+
+
+def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
+    record = control(world)
+    path = world / "figures" / "record.json"
+    assert json.loads(path.read_text()) == record
+    assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
+    assert record["reference"]["path"] == "tiny.safetensors"
+    for seed in range(2):
+        for model in MODELS:
+            for condition in CONDITIONS:
+                wanted = {"model": model, "condition": condition, "seed": seed, "shots": None}
+                (trial,) = [t for t in record["trials"] if wanted.items() <= t.items()]
+                assert np.isfinite(trial["new"]["sse"])
+                assert ("old" in trial) == (condition != "codes")
+                assert ("validation_sse" in trial) == (condition not in ("none", "codes"))
+    for shots in SHOTS:
+        trials = transfer_controls.chosen(record, "rnp", "encoder", shots)
+        assert sorted(t["draw"] for t in trials) == [0, 1]
+    assert len(record["trials"]) == 2 * 2 * len(CONDITIONS) + 2 * len(SHOTS)
+    assert "RNP 0, no retraining: SSE" in capsys.readouterr().out
+    table = transfer_controls.table(record)
+    assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS)
+    assert "that saw every class" in table
+    found = transfer_controls.numbers(record)
+    pair = [t["new"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
+    assert found["vae_encoder"] == pytest.approx(sum(pair) / 2)
+    unit = record["reference"]["new"]["sse"]
+    assert found["vae_encoder_ratio"] == pytest.approx(found["vae_encoder"] / unit)
+    assert {"rnp_none_old", "rnp_codes_stderr", "shots_1", "shots_20_old"} <= found.keys()
+    assert "rnp_codes_old" not in found
+    for figure in (
+        plots_transfer.controls({"digit 7": record, "digit 8": record}),
+        plots_transfer.shots({"input": torch.rand(3, 1, 16, 16)}, {"digit 7": record}),
+    ):
+        figure.canvas.draw()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer_controls, "run_trial", broken)
+        assert control(world)["trials"] == record["trials"]
+
+    # Another model of seed 1: its trials are run again, and no others.
+    shutil.copy("checkpoints/tiny.safetensors", "runs/tiny-no1-1/model.safetensors")
+    ran = []
+
+    def note(task, trial, base, images):
+        ran.append(trial)
+        return {"new": {"n": 1, "sse": 1.0, "sse_stderr": 0.0}}
+
+    monkeypatch.setattr(transfer_controls, "run_trial", note)
+    control(world)
+    assert ran == [Trial("rnp", condition, 1) for condition in CONDITIONS]
+    # Another budget: nothing that is recorded compares with what would be run now.
+    ran.clear()
+    monkeypatch.setitem(TASKS, "7", dataclasses.replace(TASK, images=80))
+    assert len(control(world)["trials"]) == len(ran) == len(record["trials"])
+
+
+def test_an_interrupted_run_keeps_what_it_has(world, monkeypatch):
+    ran = []
+
+    def until_the_third(task, trial, base, images):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(trial)
+        return {"new": {"n": 1, "sse": 1.0, "sse_stderr": 0.0}}
+
+    monkeypatch.setattr(transfer_controls, "run_trial", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        control(world)
+    first, *_ = ran
+    with pytest.raises(KeyboardInterrupt):
+        control(world)
+    ran.clear()
+    with pytest.raises(KeyboardInterrupt):
+        control(world)
+    assert first not in ran
+    assert len(json.loads((world / "figures" / "record.json").read_text())["trials"]) == 6
+
+
+def test_a_model_or_a_record_that_cannot_be_used(world):
+    (world / "figures").mkdir()
+    for text in ("no json", "[1]", '{"inputs": 1}'):
+        (world / "figures" / "record.json").write_text(text)
+        with pytest.raises(ValueError, match="no record of transfer: choose another --out"):
+            control(world)
+    (world / "runs" / "vae-tiny-no1-1" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="rnp train tiny-no1 --set model=vae --set seed=1"):
+        control(world)
+    (world / "checkpoints" / "tiny-no1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint 'tiny-no1'"):
+        control(world)
+
+
+def test_means_over_trials_and_over_images():
+    trials = [{"new": {"sse": sse, "sse_stderr": 0.5}} for sse in (1.0, 2.0, 3.0)]
+    assert transfer_controls.mean(trials) == pytest.approx((2, 1 / 3**0.5))
+    assert transfer_controls.mean(trials[2:]) == (3, 0.5)
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def rnp(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["rnp", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    return exit.value.code
+
+
+def test_the_command_retrains_an_encoder(world, monkeypatch, capsys):
+    assert not rnp(monkeypatch, "transfer", "7", "--device", "cpu")
+    about = json.loads(capsys.readouterr().out)
+    assert about["encoder"] == "runs/encoder-7.safetensors"
+    assert (about["task"], about["budget"], about["seed"]) == ("7", 64, 0)
+    base = checkpoints.load("tiny-no1")
+    adapted = checkpoints.load_encoder("runs/encoder-7.safetensors", "tiny-no1")
+    images, digests = transfer.load(TASK)
+    assert about["data_sha256"] == digests
+    assert transfer.scores(base, images) == about["before"]
+    after = transfer.scores(adapted, images)["new"]["sse"]
+    assert after == pytest.approx(about["after"]["new"]["sse"], rel=1e-2)
+
+
+def test_the_command_runs_controls(world, monkeypatch, capsys):
+    stub = {"new": {"n": 1, "sse": 1.0, "sse_stderr": 0.0}}
+    monkeypatch.setattr(transfer_controls, "run_trial", lambda *_: {**stub, "old": stub["new"]})
+    assert not rnp(monkeypatch, "transfer", "7", "--controls", "--device", "cpu")
+    assert "plain VAE, encoder retrained" in capsys.readouterr().out
+    assert (world / "figures" / "transfer_7.json").is_file()
+
+
+def test_the_command_answers_a_mistake_in_one_line(world, monkeypatch):
+    assert rnp(monkeypatch, "transfer", "9") != 0
+    (world / "checkpoints" / "tiny-no1.safetensors").unlink()
+    for more in ([], ["--controls"]):
+        message = rnp(monkeypatch, "transfer", "7", "--device", "cpu", *more)
+        assert message.startswith("rnp: no checkpoint 'tiny-no1'")
+        assert "\n" not in message
+
+
+# ---- old parts in new digits ---------------------------------------------------------------------
+
+
+def test_the_nearest_part_is_found():
+    generator = torch.Generator().manual_seed(0)
+    known, parts = (torch.randn(n, 4, 5, generator=generator) for n in (90, 70))
+    indices, distances = reuse.nearest_parts(known, parts)
+    for m, t in ((0, 0), (13, 2), (69, 3)):
+        every = [(float((parts[m, t] - z).norm()), i) for i, z in enumerate(known.flatten(0, 1))]
+        assert (float(distances[m, t]), int(indices[m, t])) == pytest.approx(min(every))
+    indices, distances = reuse.nearest_parts(known, known[5:6])
+    assert indices.tolist() == [[20, 21, 22, 23]]
+
+
+@torch.no_grad()
+def test_a_tree_with_its_own_parts_is_itself_and_with_others_is_not(model, images):
+    tree = model.parse(images[:6])
+    parts = reuse.part_programs(model, images[:6])
+    assert parts.shape == (6, 2, 8)
+    torch.testing.assert_close(reuse.with_parts(model, tree, parts), tree.placed)
+    other = reuse.with_parts(model, tree, parts.flip(0))
+    assert (sum(other) - tree.canvas).abs().max() > 1e-4
+    found = reuse.borrow(model, images[2:4], parts)
+    assert found.nearest.tolist() == [[4, 5], [6, 7]]
+    torch.testing.assert_close(found.placed, tree[2:4].placed)
+
+
+def test_scores_of_reuse_by_hand(model, images):
+    """Images among the known ones borrow their own parts; others lose by it, and by chance more."""
+    known = reuse.part_programs(model, images[:40])
+    labels = torch.arange(40) % 2 * 3
+    scores = reuse.reuse_scores(model, images[:40:2], known, labels)
+    assert scores["sse_borrowed"] == pytest.approx(scores["sse"], rel=1e-5)
+    assert scores["distance"] == pytest.approx(0, abs=1e-3)
+    assert scores["share_0"] + scores["share_3"] == pytest.approx(1)
+    few = reuse.reuse_scores(model, images[:40], known[:1], labels[:1])
+    assert few["sse_borrowed"] == pytest.approx(few["sse_random"], rel=0.5)
+    assert few["share_0"] == 1
+    assert few["distance"] > scores["distance"]
+
+
+@torch.no_grad()
+def test_figures_of_transfer_show_what_they_should(model, images):
+    x, tree = images[:2], model.parse(images[:2])
+    turns = torch.tensor([1, 0])
+    donors = [(model.parse(images[t : t + 2]), turns, torch.tensor([3, 9])) for t in range(2)]
+    figure = plots_transfer.reuse(x, tree, donors, tree.placed)
+    assert len(figure.axes) == 2 * (3 + 2 * 2)
+    labels = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert sorted(labels) == ["3", "3", "9", "9"]
+    plain = plots.parsing(x, tree)
+    with_before = plots.parsing(x, tree, before=tree.canvas)
+    assert len(with_before.axes) == len(plain.axes) + 2
+    assert [a.get_ylabel() for a in with_before.axes[:3]] == ["input", "before", "after"]
