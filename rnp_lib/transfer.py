@@ -28,11 +28,13 @@ from rnp_lib.trainer import Trainer, split_validation
 Labelled = tuple[Tensor, Tensor]  # images (N, 1, H, W) in [0, 1] and labels int64 (N,)
 
 DRAWERS = 0.7  # share of a character's images that is learned from: those of 14 drawers of 20
-# What differs from the recipe of the model that starts.
-RECIPE = {"warmup": 50, "kl_warmup": 0}
+# What differs from the recipe of the model that starts, chosen on validation images of the digit 7.
+# SSEs there: 5.10 as trained, 4.93 with a smaller variance (the paper has no prior term at all),
+# 4.74 with smaller batches too, for 30,000 images each; 6.92 before.
+RECIPE = {"batch_size": 32, "sigma2": 0.02, "warmup": 100, "kl_warmup": 0}
 # Of a retraining on few images, of which validation images choose one.
 SHOT_STEPS = (3, 10, 30, 100)
-SHOT_RECIPE = {"batch_size": 32, "warmup": 0, "lr": 1e-3, "adam_lr": 3e-4}
+SHOT_RECIPE = {"warmup": 0, "lr": 1e-3, "adam_lr": 3e-4}
 CODE_STEPS = 50
 CODE_RATE = 0.1  # of Adam
 
@@ -68,9 +70,9 @@ class Task:
 
 
 TASKS = {
-    "7": Task("mnist-no7", digit=7, images=60_000, reference="mnist", seeds=3),
-    "8": Task("mnist-no8", digit=8, images=60_000, reference="mnist"),
-    "omniglot": Task("omniglot", digit=None, images=120_000),
+    "7": Task("mnist-no7", digit=7, images=100_000, reference="mnist", seeds=3),
+    "8": Task("mnist-no8", digit=8, images=100_000, reference="mnist"),
+    "omniglot": Task("omniglot", digit=None, images=150_000),
 }
 
 
@@ -193,10 +195,10 @@ def retrain_few(
     generator = torch.Generator().manual_seed(draw)
     few = known[torch.randperm(len(known), generator=generator)[:shots]]
     # Copies fill the batches: they differ in the posterior's noise.
-    few = few.repeat(-(-4 * SHOT_RECIPE["batch_size"] // shots), 1, 1, 1)
+    few = few.repeat(-(-4 * RECIPE["batch_size"] // shots), 1, 1, 1)
     tried = []
     for steps in SHOT_STEPS:
-        budget = steps * SHOT_RECIPE["batch_size"]
+        budget = steps * RECIPE["batch_size"]
         adapted, _ = retrain(model, few, budget, seed=draw, **SHOT_RECIPE)
         tried.append((float(reconstruction_error(adapted, validation).mean()), adapted))
     error, adapted = min(tried, key=lambda pair: pair[0])

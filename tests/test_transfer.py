@@ -131,7 +131,7 @@ def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
 
     monkeypatch.setattr(Trainer, "train_step", counted)
     before = reconstruction_error(model, images).mean()
-    adapted, validation = transfer.retrain(model, images, 800, warmup=2, lr=2e-2)
+    adapted, validation = transfer.retrain(model, images, 800, batch_size=8, warmup=2, lr=2e-2)
     assert sum(map(len, seen)) == 800
     known, held_back = split_validation(images)
     known = {x.numpy().tobytes() for x in known}
