@@ -5,6 +5,7 @@ entry of that matrix, as the paper does; `FactorisedLinear` generates its r fact
 Inputs of generated layers are (B, T, n): B programs, T vectors for each of them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -32,17 +33,23 @@ class FullLinear(nn.Module):
         self.head = nn.Linear(width, n_out * n_in, bias=False)
         self.common = nn.Linear(n_in, n_out, bias=False)
         self.bias = nn.Linear(width, n_out) if bias else None
-        # At first half of the variance 1/n_in of W is common to all programs. With more variance
-        # an unnormalised recurrent network starts out chaotic.
-        nn.init.normal_(self.head.weight, std=(2 * n_in * width) ** -0.5)
-        nn.init.normal_(self.common.weight, std=(2 * n_in) ** -0.5)
-        if bias:
-            nn.init.normal_(self.bias.weight, std=(2 * n_in * width) ** -0.5)
-            nn.init.zeros_(self.bias.bias)
+        self.initialise(self.generated)
 
     @property
     def generated(self) -> int:
         return self.head.out_features + (self.bias.out_features if self.bias else 0)
+
+    def initialise(self, outputs: int) -> None:
+        """Glorot's start for a head that emits `outputs` numbers, those of other layers included.
+
+        The more a head emits, the weaker its network starts: with weights of the usual variance
+        1/n_in, unnormalised recurrent networks start out chaotic and training diverges.
+        """
+        for head in (self.head, self.bias) if self.bias else (self.head,):
+            nn.init.normal_(head.weight, std=(2 / (head.in_features + outputs)) ** 0.5)
+        nn.init.zeros_(self.common.weight)
+        if self.bias:
+            nn.init.zeros_(self.bias.bias)
 
     def forward(self, h: Tensor) -> Bound:
         weight = F.linear(h, self.head.weight, self.common.weight.flatten())
@@ -163,6 +170,8 @@ class HyperNetwork(nn.Module):
         self._add_layers(action_1=(c.z_dim, c.action_hidden))
         self._add_layers(action_2=(c.action_hidden,) * 2, action_3=(c.action_hidden,) * 2)
         self._add_layers(bias=False, action_4=(c.action_hidden, 6))
+        if c.hypernet == "full":
+            self._initialise_networks()
 
         self.state_0 = nn.Linear(c.trunk_width, c.z_dim)
         self.policy_0 = nn.Linear(c.trunk_width, c.z_dim)
@@ -178,6 +187,15 @@ class HyperNetwork(nn.Module):
         kind = GENERATED_LAYERS[c.hypernet]
         for name, (n_in, n_out) in shapes.items():
             self.layers[name] = kind(c.trunk_width, n_in, n_out, bias, c.rank)
+
+    def _initialise_networks(self) -> None:
+        """As the authors' code does it: one head emits all weights of a generated network."""
+        networks = defaultdict(list)
+        for name, layer in self.layers.items():
+            networks[name.split("_")[0]].append(layer)
+        for layers in networks.values():
+            for layer in layers:
+                layer.initialise(sum(layer.generated for layer in layers))
 
     def _start_head(self, n_out: int) -> nn.Sequential:
         width = self.config.trunk_width

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -66,6 +67,20 @@ def test_the_paper_s_trunk_and_start_heads():
     for head, outputs in ((net.action_0, 6), (net.patch_0, 784)):
         sizes = [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)]
         assert sizes == [(64, 64), (64, outputs)]
+
+
+def test_a_generated_network_starts_as_one_glorot_head():
+    torch.manual_seed(0)
+    net = HyperNetwork(PRESETS["paper-mnist"])
+    emitted = dict(encode=65_184, state=2_080, policy=2_080, patch=60_608, action=3_360)
+    for name, layer in net.layers.items():
+        std = math.sqrt(2 / (64 + emitted[name.split("_")[0]]))
+        assert layer.head.weight.std().item() == pytest.approx(std, rel=0.1), name
+        zeros = [layer.common.weight]
+        if layer.bias:
+            assert layer.bias.weight.std().item() == pytest.approx(std, rel=0.1), name
+            zeros.append(layer.bias.bias)
+        assert not any(tensor.any() for tensor in zeros)
 
 
 def test_omniglot_s_sizes():
