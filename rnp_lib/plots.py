@@ -1,5 +1,8 @@
 """How trees are drawn: dark ink on white, children in the paper's order of colours."""
 
+import csv
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -199,6 +202,30 @@ def reuse(primitive: Tensor, copies: list[Tensor], target: Tensor) -> Figure:
         for cell, picture, label in zip(axes, pictures, labels, strict=True):
             show(cell, picture[0])
             cell.set_title(label)
+    return figure
+
+
+def learning_curves(logs: dict[str, Path]) -> Figure:
+    """Squared error per image while training (line) and on validation images (dots).
+
+    logs: the metrics.csv that `rnp train` wrote, by the name to show.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.5, 2.6), layout="constrained")
+        for colour, (name, path) in zip(COLOURS, logs.items(), strict=False):
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            seen = [int(row["images"]) for row in rows]
+            axes.plot(seen, [float(row["sse"]) for row in rows], color=colour, lw=0.8)
+            judged = [row for row in rows if row["validation_sse"]]
+            points = [[float(row[key]) for row in judged] for key in ("images", "validation_sse")]
+            axes.plot(*points, "o", color=colour, markersize=3, label=name)
+        axes.set(xlabel="training images seen", ylabel="squared error per image", yscale="log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:.0f}")
+        axes.set_yticks([5, 10, 20, 50])
+        axes.minorticks_off()
+        axes.legend(frameon=False)
     return figure
 
 

@@ -106,3 +106,12 @@ def test_steps_add_one_part_after_the_other(tree):
     )
     np.testing.assert_allclose(first, new[0], atol=1e-6)
     assert last.sum() < first.sum()  # more ink
+
+
+def test_learning_curves_show_training_and_validation(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("images,sse,validation_sse\n64,50,\n128,20.5,30\n")
+    axes = plots.learning_curves({"one": path, "two": path}).axes[0]
+    lines = [[*zip(*line.get_data(), strict=True)] for line in axes.lines]
+    assert lines == [[(64, 50), (128, 20.5)], [(128, 30)]] * 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
