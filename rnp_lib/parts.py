@@ -4,12 +4,14 @@ Levels are counted from the root: its children are the parts (1), theirs the sub
 lies deeper is measured only by its windows.
 """
 
+import itertools
 import math
 from collections import defaultdict
 
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
@@ -109,6 +111,26 @@ def position_labels(labels_true: Tensor, k: int) -> Tensor:
             means = KMeans(min(k, len(at)), n_init=2, random_state=0)
             image[tuple(at.T)] = torch.from_numpy(means.fit_predict(at.numpy())).long()
     return found
+
+
+def matched(labels_true: Tensor, labels_found: Tensor) -> Tensor:
+    """`labels_found` renumbered so that segments are called as the true ones that they share most
+    pixels with, each name given once: int64 (B, H, W). Segments left over get names of their own;
+    what is background in truth or found, -1, becomes -1.
+    """
+    renamed = torch.full_like(labels_true, -1)
+    for true, found, out in zip(labels_true, labels_found, renamed, strict=True):
+        seen = (true >= 0) & (found >= 0)
+        if not seen.any():
+            continue
+        segments, found = found[seen].unique(return_inverse=True)
+        shared = torch.zeros(len(segments), int(true.max()) + 1, dtype=torch.int64)
+        shared.index_put_((found, true[seen]), torch.tensor(1), accumulate=True)
+        names = dict(zip(*linear_sum_assignment(shared, maximize=True), strict=True))
+        left_over = itertools.count(shared.shape[1])
+        new = [names[i] if i in names else next(left_over) for i in range(len(segments))]
+        out[seen] = torch.tensor(new)[found]
+    return renamed
 
 
 def foreground_ari(labels_true: Tensor, labels_found: Tensor) -> Tensor:

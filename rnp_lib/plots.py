@@ -205,6 +205,39 @@ def reuse(primitive: Tensor, copies: list[Tensor], target: Tensor) -> Figure:
     return figure
 
 
+def segments(parts: Tensor, sub_parts: Tensor) -> np.ndarray:
+    """Labelled pixels (B, H, W), -1 for none: a colour for each part, a shade of it for each of its
+    sub-parts in order, on white, (B, H, W, 3)."""
+    colours = torch.tensor([_rgb(colour) for colour in COLOURS])
+    picture = torch.ones(*parts.shape, 3)
+    for image, part, sub_part in zip(picture, parts, sub_parts, strict=True):
+        for p in part[part >= 0].unique().tolist():
+            within = sub_part[part == p].unique().tolist()
+            for shade, s in zip(torch.linspace(0, 0.7, len(within)), within, strict=True):
+                image[(part == p) & (sub_part == s)] = colours[p % len(colours)].lerp(
+                    torch.ones(3), shade
+                )
+    return picture.numpy()
+
+
+def rows(pictures: dict[str, np.ndarray]) -> Figure:
+    """A row of pictures (N, H, W, 3) for each name, which stands before it."""
+    count = len(next(iter(pictures.values())))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(pictures),
+            count,
+            figsize=(0.95 * count + 1, 0.95 * len(pictures)),
+            layout="constrained",
+            squeeze=False,
+        )
+        for line, (name, images) in zip(axes, pictures.items(), strict=True):
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+            for cell, image in zip(line, images, strict=True):
+                show(cell, image)
+    return figure
+
+
 def learning_curves(logs: dict[str, Path]) -> Figure:
     """Squared error per image while training (line) and on validation images (dots).
 
