@@ -265,6 +265,15 @@ PRESETS: dict[str, Config] = {
         kl_warmup=60_000,  # without it the posterior can collapse
         images=(450_000,),
     ),
+    # Characters whose true strokes are known; they are cut up well only if windows are narrow.
+    "strokes": Config(
+        dataset="strokes",
+        z_dim=96,
+        extent=((0.2, 0.42), (0.2, 0.5)),
+        sigma2=0.03,
+        kl_warmup=60_000,
+        images=(400_000,),
+    ),
     # Three levels: four digits, their strokes, pieces of strokes; trained a level at a time.
     "scenes": Config(
         dataset="scenes",
