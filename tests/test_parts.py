@@ -303,7 +303,7 @@ def test_evaluate_parts_of_an_untrained_model(model):
 def test_evaluate_segmentation_of_an_untrained_model(model):
     scores = parts.evaluate_segmentation(model, 12, seed=3, chunk=5)
     names = ["ari_parts", "ari_sub_parts"][: model.config.depth]
-    names = [name + end for name in names for end in ("", "_kmeans")]
+    names = [name + end for name in names for end in ("", "_kmeans", "_grid")]
     assert scores.keys() == {"n", *names, *(f"{name}_stderr" for name in names)}
     assert scores["n"] == 12
     assert all(-0.5 < scores[name] < 1 for name in names)
@@ -311,6 +311,18 @@ def test_evaluate_segmentation_of_an_untrained_model(model):
     assert scores == parts.evaluate_segmentation(model, 12, seed=3, chunk=5)
     with pytest.raises(ValueError, match="at least 2"):
         parts.evaluate_segmentation(model, 1)
+
+
+def test_a_grid_has_k_equal_boxes_on_the_ink_alone():
+    ink = torch.zeros(2, 12, 12, dtype=torch.int64)
+    assert parts.grid_labels(ink, 4)[0, ::6, ::6].tolist() == [[0, 1], [2, 3]]
+    assert parts.grid_labels(ink, 6)[1, ::6, ::4].tolist() == [[0, 1, 2], [3, 4, 5]]
+    for k in (1, 2, 4, 6, 16):
+        counts = parts.grid_labels(ink, k)[0].unique(return_counts=True)[1]
+        assert len(counts) == k
+        assert counts.max() - counts.min() <= 12  # boxes differ by a line at most
+    ink[0, 3] = -1
+    assert (parts.grid_labels(ink, 4) == -1).nonzero()[:, :2].unique(dim=0).tolist() == [[0, 3]]
 
 
 def test_found_segments_take_the_names_of_true_ones_they_cover():
