@@ -1,4 +1,4 @@
-"""The command line: `rnp data`, `train`, `classifier`, `evaluate`, `bench` and `figures`."""
+"""The command line: `rnp data`, `train`, `classifier`, `evaluate`, `map`, `bench`, `figures`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import torch
 
-from rnp_lib import bench, checkpoints, classifier, data, figures, metrics, plots
+from rnp_lib import bench, checkpoints, classifier, data, figures, maps, metrics, plots
 from rnp_lib import train as training
 from rnp_lib.config import PRESETS
 from rnp_lib.files import replacing
@@ -78,6 +78,13 @@ def evaluate_command(checkpoint, dataset):
     dataset = dataset or model.config.dataset
     images, _ = data.load(dataset, "test", model.config.image_size)
     click.echo(json.dumps({"data": dataset, **metrics.evaluate(model, images)}, indent=1))
+
+
+@commands.command("map")
+@click.argument("checkpoint")
+def map_command(checkpoint):
+    """Map a model's programs of test images for the explorer: a minute or two on one CPU core."""
+    click.echo(maps.make(checkpoint))
 
 
 @commands.command("bench")
