@@ -86,6 +86,13 @@ def _rasterise(lines: list[np.ndarray], width: float, side: int) -> np.ndarray:
     return np.asarray(image, np.float32) / 255
 
 
+def check_size(size: int) -> None:
+    """Raises ValueError for a file of too many bytes."""
+    if size > MAX_BYTES:
+        most = MAX_BYTES // 10**6
+        raise ValueError(f"the file has {size / 1e6:.1f} MB: choose one of {most} MB or less.")
+
+
 def from_png(data: bytes, dataset: str, size: int) -> Tensor:
     """An uploaded PNG as the image (1, 1, size, size) in [0, 1] that a data set would make of it.
 
@@ -94,10 +101,7 @@ def from_png(data: bytes, dataset: str, size: int) -> Tensor:
     Raises:
         ValueError: the file is no PNG, is too large, or shows nothing.
     """
-    if len(data) > MAX_BYTES:
-        raise ValueError(
-            f"the file has {len(data) / 1e6:.1f} MB: choose one of {MAX_BYTES / 1e6:.0f} MB or less."
-        )
+    check_size(len(data))
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             width, height = image.size

@@ -329,10 +329,11 @@ def _level_before(state: State, edit: Edit) -> int:
     return _root(state).depth - len(edit.path)
 
 
-def export(state: State, kind: str) -> bytes:
+def export(state: State, kind: str, dpi: int = 200) -> bytes:
     """The tree as a file: a figure ("png" or "svg", outlines as vectors), or "json".
 
-    `ProgramTree.from_json` reads the last. Raises ValueError for another kind.
+    `ProgramTree.from_json` reads the last; `dpi` is the resolution of the figures. Raises
+    ValueError for another kind.
     """
     if kind not in KINDS:
         raise ValueError(f"a tree is saved as one of {', '.join(KINDS)}: got {kind!r}.")
@@ -344,6 +345,6 @@ def export(state: State, kind: str) -> bytes:
     # No date and no version: the same tree is the same file.
     clean = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with plt.rc_context({"svg.hashsalt": "rnp"}):  # else the names of outlines are random
-        figure.savefig(file, format=kind, dpi=200, bbox_inches="tight", metadata=clean)
+        figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight", metadata=clean)
     plt.close(figure)
     return file.getvalue()
