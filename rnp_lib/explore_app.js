@@ -202,8 +202,8 @@ function render({ model, el }) {
   const error = make("p", { class: "number" });
   const canvas = make("section", { "aria-label": "Canvas" }, make("h3", {}, "The canvas, part by part"),
     stage,
-    make("div", { class: "row", style: "margin-top:.5rem; align-items:flex-start; gap:.7rem" },
-      originalFigure, make("figure", {}, drawn, make("figcaption", {}, "drawn by the leaves")), error),
+    make("div", { class: "row", style: "margin-top:.5rem; align-items:flex-start; flex-wrap:nowrap; gap:.7rem" },
+      originalFigure, make("figure", {}, drawn, make("figcaption", {}, "drawn")), error),
     make("p", { class: "soft" }, "Click a part to select it, drag it to move it."));
 
   // The editor
@@ -348,8 +348,8 @@ function render({ model, el }) {
     put(drawn, view.drawing);
     originalFigure.hidden = !view.image;
     if (view.image) put(original, view.image);
-    error.replaceChildren(...(view.image ? [`squared error ${view.error.toFixed(2)}`, make("br"),
-      make("span", { class: "soft" }, `of an empty canvas ${view.blank.toFixed(1)}`)] : []));
+    error.replaceChildren(...(view.image ? [view.error.toFixed(2), make("br"),
+      make("span", { class: "soft" }, "squared error; of an empty canvas ", view.blank.toFixed(1))] : []));
     stage.setAttribute("aria-label",
       `Canvas of ${view.nodes.filter((n) => n.path.length === 1).length} coloured parts`);
     showOutlines();

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rnp_lib import checkpoints, data, topography
+from rnp_lib import checkpoints, data
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import code_version
 from rnp_lib.model import RNP
@@ -65,6 +65,8 @@ def make(name: str | Path, n: int = 1_000, seed: int = 0) -> Path:
     Raises what loading the checkpoint and its data set raises, and ValueError for a model that has
     no programs.
     """
+    from rnp_lib import topography  # scikit-learn takes seconds to import: only here it is used
+
     model = checkpoints.load(name)
     config = model.config
     if not isinstance(model, RNP):

@@ -102,7 +102,7 @@ class ProgramTree:
             if value["format"] != TREE_FORMAT:
                 raise ValueError(f"its format is {value['format']}")
             return _unplain(value["tree"])
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"this is no tree that `to_json` wrote ({reason}).") from None
 

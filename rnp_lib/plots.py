@@ -13,9 +13,9 @@ from rnp_lib.transforms import place
 
 # The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
-# For colour-blind readers, of Okabe & Ito (2008): a dark and a light turn of each of two hues that
-# everybody can tell apart, then their other four.
-SAFE = ("#0072b2", "#d55e00", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#000000", "#f0e442")
+# For colour-blind readers: P. Tol's "bright" scheme (2021), in an order whose first four dichromats
+# of every kind can tell from one another.
+SAFE = ("#4477aa", "#ee6677", "#66ccee", "#ccbb44", "#228833", "#aa3377", "#bbbbbb", "#000000")
 PALETTES = {"paper": COLOURS, "colour-blind": SAFE}
 STYLE = {
     "font.size": 9,
