@@ -199,7 +199,7 @@ function render({ model, el }) {
   const stage = make("div", { class: "picture big", role: "img" }, big, outlines);
   const original = make("canvas", { class: "small" }), drawn = make("canvas", { class: "small" });
   const originalFigure = make("figure", {}, original, make("figcaption", {}, "input"));
-  const error = make("p", { class: "number" });
+  const error = make("div");
   const canvas = make("section", { "aria-label": "Canvas" }, make("h3", {}, "The canvas, part by part"),
     stage,
     make("div", { class: "row", style: "margin-top:.5rem; align-items:flex-start; flex-wrap:nowrap; gap:.7rem" },
@@ -222,7 +222,7 @@ function render({ model, el }) {
     "aria-label": "Map of programs. Arrow keys move from program to program, Enter opens one, L "
       + "marks one end of a line and then the other." });
   const mapText = make("p", { class: "soft" });
-  const peek = make("canvas", { class: "peek", width: 1, height: 1 });
+  const peek = make("canvas", { class: "peek", hidden: true });
   const peekText = make("figcaption", {}, "");
   const strip = make("div", { class: "strip", role: "group", "aria-label": "Between two programs" });
   const seed = make("input", { type: "number", min: 0, value: 0, onchange: sample });
@@ -348,8 +348,10 @@ function render({ model, el }) {
     put(drawn, view.drawing);
     originalFigure.hidden = !view.image;
     if (view.image) put(original, view.image);
-    error.replaceChildren(...(view.image ? [view.error.toFixed(2), make("br"),
-      make("span", { class: "soft" }, "squared error; of an empty canvas ", view.blank.toFixed(1))] : []));
+    error.replaceChildren(...(view.image ? [
+      make("p", { class: "number" }, view.error.toFixed(2)),
+      make("p", { class: "soft" }, "squared error"),
+      make("p", { class: "soft" }, `empty canvas: ${view.blank.toFixed(1)}`)] : []));
     stage.setAttribute("aria-label",
       `Canvas of ${view.nodes.filter((n) => n.path.length === 1).length} coloured parts`);
     showOutlines();
@@ -610,6 +612,7 @@ function render({ model, el }) {
   }
 
   function showPeek({ point: i, side }, data) {
+    peek.hidden = false;
     paint(peek, data, 0, side, side);
     const part = i < chart.n ? "the whole" : `part ${chart.turn[i - chart.n] + 1}`;
     peekText.textContent = `${part} of a ${chart.dataset} image of class ${chart.label[i % chart.n]}`;

@@ -113,9 +113,11 @@ def page(server):
 
 def _run_until_explorer(page):
     """Run the cells up to the one that shows the explorer, as a reader does: Shift-Enter."""
+    page.wait_for_selector("#jp-main-statusbar >> text=Idle", timeout=PATIENCE)
     page.click(".jp-NotebookPanel .jp-Cell >> nth=0")
     for _ in range(5):
         page.keyboard.press("Shift+Enter")
+        page.wait_for_timeout(200)  # the next cell is selected a moment later
 
 
 def settled(page, do):
