@@ -147,11 +147,11 @@ function render({ model, el }) {
   function told(did) {
     const { kind, index, seed } = view.source;
     const of = {
-      TestImage: `${view.dataset} test image ${index}`, Picture: "your picture",
+      TestImage: `${view.dataset} test image ${index}`, Picture: "drawing or upload",
       Sample: `a sample from the prior, seed ${seed}`, Program: "a program between two others",
     }[kind];
     const edits = view.edits ? `, ${view.edits} ${view.edits > 1 ? "edits" : "edit"}` : "";
-    const verb = { undo: "Undone: ", redo: "Done again: ", reset: "Reset: " }[did] ?? "";
+    const verb = { undo: "Undone: ", redo: "Done again: ", reset: "Reset: " }[did] ?? "On show: ";
     return `${verb}${of}${edits}. Selected: ${title(view.selected)}.`;
   }
 
@@ -209,7 +209,7 @@ function render({ model, el }) {
   // The editor
   const name = make("h3"), buttons = make("div", { class: "row" });
   const sliders = make("div", { class: "sliders" });
-  const editor = make("section", { "aria-label": "Selected program" }, name, buttons, sliders);
+  const editor = make("section", { class: "editor", "aria-label": "Selected program" }, name, buttons, sliders);
   const columns = make("div", { class: "columns" }, input, canvas, editor);
 
   // The tree
@@ -357,6 +357,7 @@ function render({ model, el }) {
     showOutlines();
     showEditor();
     showTree(levels);
+    drawMap();  // whose colours may have changed
   }
 
   function showOutlines() {
@@ -400,7 +401,10 @@ function render({ model, el }) {
 
   function buildTree(levels) {
     const leaves = view.nodes.filter((n) => n.level === 0).length;
-    const sides = leaves > 30 ? [1.7, 4, 6, 7] : [3, 6, 7, 7];
+    // From the leaves up; many leaves are smaller, and all shrink with the page.
+    const sides = leaves > 30
+      ? ["clamp(0.9rem, 1.2cqw, 1.7rem)", "4rem", "6rem"]
+      : ["clamp(1.5rem, 4.6cqw, 3rem)", "clamp(3rem, 15cqw, 6rem)"];
     const hadFocus = tree.contains(document.activeElement);
     const build = (node) => {
       const item = make("button", { type: "button", class: "item picture", role: "treeitem",
@@ -408,7 +412,7 @@ function render({ model, el }) {
         "aria-label": `${title(node.path)}, z${"⁰¹²³⁴"[node.level] ?? ""}`,
         title: title(node.path), onclick: () => choose(node.path) },
         make("canvas"), overlay());
-      item.style.setProperty("--side", `${sides[node.level] ?? 7}rem`);
+      item.style.setProperty("--side", sides[node.level] ?? "7rem");
       const kids = view.nodes.filter((n) => n.path.length === node.path.length + 1
         && same(n.path.slice(0, -1), node.path));
       return make("div", { class: "node" }, item,

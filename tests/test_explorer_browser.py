@@ -144,11 +144,9 @@ def test_a_stroke_a_slider_and_the_keyboard(server, page):
     status = page.locator(".rnp .status")
     untouched = shown(page, canvas)
 
-    pad = page.locator(".rnp .pad")
-    pad.scroll_into_view_if_needed()
-    box = pad.bounding_box()
-
     def draw():
+        page.click("text=Clear")  # brings the pad into view, too
+        box = page.locator(".rnp .pad").bounding_box()
         for i, (x, y) in enumerate(THREE):
             at = box["x"] + x * box["width"], box["y"] + y * box["height"]
             page.mouse.move(*at, steps=4)
@@ -157,7 +155,7 @@ def test_a_stroke_a_slider_and_the_keyboard(server, page):
         page.mouse.up()
 
     settled(page, draw)
-    assert "your picture" in status.inner_text()
+    assert "drawing" in status.inner_text()
     drawn = shown(page, canvas)
     assert drawn != untouched
     error = float(page.locator(".rnp .number").inner_text().split()[0])
@@ -188,13 +186,21 @@ def test_a_stroke_a_slider_and_the_keyboard(server, page):
     )
     page.wait_for_selector(".rnp .status.wrong")
     assert status.inner_text() == "The file is not a PNG that can be read: choose another one."
-    settled(page, lambda: page.locator(".rnp .map").click(position={"x": 150, "y": 200}))
-    assert "test image" in status.inner_text()
+    chart = page.locator(".rnp .map")
+    settled(page, lambda: chart.click(position={"x": 150, "y": 200}))
+    page.wait_for_function(
+        "() => document.querySelector('.rnp .status').textContent.includes('test image')"
+    )
+    chart.drag_to(chart, source_position={"x": 140, "y": 180}, target_position={"x": 270, "y": 200})
+    page.wait_for_selector(".rnp .strip button")
     settled(page, draw)
-    settled(page, lambda: page.click('.rnp [data-path="1"]'))
+    settled(page, lambda: page.click('.rnp [data-path="2"]'))
+    settled(page, lambda: page.locator('.rnp input[aria-label="rotation"]').press("PageUp"))
+    page.wait_for_function(
+        "() => document.querySelector('.rnp .status').textContent.includes('1 edit')"
+    )
 
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page.mouse.move(2, 2)
     page.locator(".rnp").screenshot(path=SHOTS / f"{kind}.png")
     assert not errors
     assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
@@ -204,7 +210,7 @@ def test_a_stroke_a_slider_and_the_keyboard(server, page):
 def test_it_is_readable_at_twice_the_size(server, page):
     kind, _, _ = server
     page, errors = page
-    page.set_viewport_size({"width": 700, "height": 800})  # what is left of 1400 × 1600
+    page.set_viewport_size({"width": 700, "height": 2600})  # half of 1400, and no need to scroll
     page.wait_for_timeout(500)
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.locator(".rnp").screenshot(path=SHOTS / f"{kind}-200.png")
