@@ -1,4 +1,4 @@
-"""The command line: `rnp data`, `train`, `classifier`, `evaluate`, `bench` and `figures`."""
+"""The command line: `rnp data`, `train`, `classifier`, `evaluate`, `map`, `bench`, `figures`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 import torch
 from matplotlib.figure import Figure
 
-from rnp_lib import bench, checkpoints, classifier, data, figures, metrics, plots, records
+from rnp_lib import bench, checkpoints, classifier, data, figures, maps, metrics, plots, records
 from rnp_lib import train as training
 from rnp_lib.config import PRESETS
 from rnp_lib.files import replacing
@@ -108,6 +108,13 @@ def evaluate_command(checkpoint, dataset, path, plot):
         spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
         with torch.no_grad():
             _write_plot(plot, plots.parsing(spread, model.parse(spread)))
+
+
+@commands.command("map")
+@click.argument("checkpoint")
+def map_command(checkpoint):
+    """Map a model's programs of test images for the explorer: a minute or two on one CPU core."""
+    click.echo(maps.make(checkpoint))
 
 
 @commands.command("bench")

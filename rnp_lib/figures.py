@@ -38,6 +38,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "02_topography": ("fig4a_tsne", "fig4b_clusters"),
     "03_interpolation": ("fig4c_interpolation",),
     "04_prior_sampling": ("fig5_samples",),
+    "06_explore": (),
 }
 NOTEBOOKS = ROOT / "notebooks"
 OUT = ROOT / "runs" / "notebooks"
