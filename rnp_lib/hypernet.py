@@ -178,9 +178,20 @@ class HyperNetwork(nn.Module):
         self.action_0 = self._start_head(6)
         if c.feedback != "none":
             self.patch_0 = self._start_head(pixels)
+        if c.dabs:
+            self.register_buffer("dab", _dab(c.patch_size), persistent=False)
+            self.register_buffer("dab_share", torch.zeros(()), persistent=False)
         # A dark patch to begin with: most of an image is background, and the canvas is a sum.
         dark = -2.0 if c.patch_activation == "sigmoid" else 0.0
         self.patch_bias = nn.Parameter(torch.full((1,), dark))
+
+    def mix_in_dabs(self, images_seen: int) -> None:
+        """What patches are after so many images of training: dabs, a mixture, or what is decoded.
+
+        Alone a patch can draw whatever lies in its window, so windows hardly learn to move; a dab
+        draws nothing unless it lies where the ink is.
+        """
+        self.dab_share.fill_(min(1.0, max(0.0, 2 - images_seen / self.config.dabs)))
 
     def _add_layers(self, bias: bool = True, **shapes: tuple[int, int]) -> None:
         c = self.config
@@ -210,6 +221,12 @@ class HyperNetwork(nn.Module):
         return Program(self, self.trunk(z))
 
 
+def _dab(size: int) -> Tensor:
+    """A round spot, 1 in its middle, whose standard deviation is a fifth of its side: (size²,)."""
+    line = torch.linspace(-1, 1, size)
+    return torch.exp(-(line[:, None].square() + line.square()) / (2 * 0.4**2)).flatten()
+
+
 class Program:
     """The generated networks of a batch of B programs, their weights bound to z.
 
@@ -226,6 +243,7 @@ class Program:
         self.patch_activation = PATCH_ACTIVATIONS[c.patch_activation]
         self.action_activation = ACTION_ACTIVATIONS[c.action_activation]
         self.patch_bias = net.patch_bias
+        self.dab, self.dab_share = (net.dab, net.dab_share) if c.dabs else (None, None)
         h = h.unsqueeze(1)
         self.state_0 = self.state_activation(net.state_0(h))
         self.policy_0 = self.state_activation(net.policy_0(h))
@@ -262,4 +280,5 @@ class Program:
         """D: (B, T, |z|) -> (B, T, pixels), what the child looks like."""
         for name in ("patch_1", "patch_2", "patch_3"):
             state = self._hidden(name, state)
-        return self.patch_activation(self.layers["patch_4"](state) + self.patch_bias)
+        patch = self.patch_activation(self.layers["patch_4"](state) + self.patch_bias)
+        return patch if self.dab is None else patch + self.dab_share * (self.dab - patch)
