@@ -284,8 +284,8 @@ PRESETS: dict[str, Config] = {
         extent=((0.12, 0.45), (0.15, 0.5)),
         sigma2=0.03,
         kl_warmup=60_000,
-        dabs=250_000,
-        images=(700_000,),
+        dabs=300_000,
+        images=(800_000,),
     ),
     # Three levels: four digits, their strokes, pieces of strokes; trained a level at a time.
     "scenes": Config(
