@@ -1,4 +1,5 @@
 # make figures   everything from nothing: set-up, data, every notebook, every figure
+# make explore   set-up, data, then the explorer in a browser
 # make test      set-up, then every check
 # Needs make and Python 3.11 or newer; nothing is installed outside .venv.
 
@@ -12,10 +13,11 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 # Touched last, so an interrupted set-up starts over; older than its inputs, it is stale.
 READY := $(VENV)/.ready
 
-.PHONY: help setup figures test
+.PHONY: help setup figures explore test
 
 help:
 	@echo "make figures [MODE=full|quick|paper]   set up, fetch the data, run every notebook, write figures/"
+	@echo "make explore                           set up, fetch the data, open the explorer in a browser"
 	@echo "make test                              set up, then lint, tests and every notebook in quick mode"
 	@echo "make setup                             only build .venv (PYTHON=... chooses the interpreter)"
 
@@ -37,6 +39,13 @@ figures: $(READY)
 	@$(BIN)/rnp data || echo "Not every data set could be had: the figures that need it show a stand-in, and say so."
 	@echo "Running the notebooks in mode $(MODE): a few minutes each in full mode, under one in quick mode."
 	@$(BIN)/rnp figures --mode $(MODE)
+
+explore: $(READY)
+	@echo "Fetching the data sets: a minute or two the first time; the explorer offers those that can be had."
+	@$(BIN)/rnp data || echo "Not every data set could be had: the explorer draws characters of its own (strokes)."
+	@echo "Opening http://localhost:8866, or the next free port, for this machine only; Ctrl-C ends it."
+	@RNP_OFFLINE=1 $(BIN)/voila notebooks/06_explore.ipynb --port 8866 \
+		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=notebook-only
 
 test: $(READY)
 	@echo "Checking: style, then the tests and every notebook in quick mode (some minutes on two cores)."

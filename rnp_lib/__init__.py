@@ -7,7 +7,7 @@
 The model reads config → transforms, hypernet, encoder → model → objective → train.
 """
 
-from rnp_lib import data, metrics, objective, parts, plots, records, reuse, transforms
+from rnp_lib import data, maps, metrics, objective, parts, plots, records, reuse, transforms
 from rnp_lib.checkpoints import load
 from rnp_lib.config import PRESETS, Config
 from rnp_lib.model import RNP, ProgramTree
@@ -19,6 +19,7 @@ __all__ = [
     "ProgramTree",
     "data",
     "load",
+    "maps",
     "metrics",
     "objective",
     "parts",

@@ -1,12 +1,24 @@
-"""The command line: `rnp` and `data`, `train`, `transfer`, `evaluate`, `bench`, `figures`, ..."""
+"""The command line: `rnp` and `data`, `train`, `transfer`, `evaluate`, `figures`, …"""
 
 import json
 from pathlib import Path
 
 import click
 import torch
+from matplotlib.figure import Figure
 
-from rnp_lib import bench, checkpoints, classifier, data, figures, metrics, plots, transfer_controls
+from rnp_lib import (
+    bench,
+    checkpoints,
+    classifier,
+    data,
+    figures,
+    maps,
+    metrics,
+    plots,
+    records,
+    transfer_controls,
+)
 from rnp_lib import train as training
 from rnp_lib import transfer as transfers
 from rnp_lib.config import PRESETS
@@ -101,22 +113,58 @@ def classifier_command(dataset, out):
     click.echo(f"{path}: {accuracy:.2%} of the validation images")
 
 
+def _json_option(text: str):
+    return click.option("--json", "path", type=click.Path(path_type=Path), help=text)
+
+
+def _plot_option(text: str):
+    return click.option("--plot", type=click.Path(path_type=Path), help=text)
+
+
+def _write_json(path: Path, values: dict) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _write_plot(path: Path, figure: Figure) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(
+            temporary, format=path.suffix[1:] or "png", dpi=records.DPI, bbox_inches="tight"
+        )
+
+
 @commands.command("evaluate")
 @click.argument("checkpoint")
 @click.option("--data", "dataset", help="Data set or folder; what it was trained on if not given.")
-def evaluate_command(checkpoint, dataset):
+@_json_option("Also write the scores and the model's history here.")
+@_plot_option("Also draw the parses of four test images here.")
+def evaluate_command(checkpoint, dataset, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     model = checkpoints.load(checkpoint)
     dataset = dataset or model.config.dataset
     images, _ = data.load(dataset, "test", model.config.image_size)
-    click.echo(json.dumps({"data": dataset, **metrics.evaluate(model, images)}, indent=1))
+    scores = {"data": dataset, **metrics.evaluate(model, images)}
+    click.echo(json.dumps(scores, indent=1))
+    if path:
+        _write_json(path, {"numbers": scores, "model": checkpoints.metadata(checkpoint)})
+    if plot:
+        spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
+        with torch.no_grad():
+            _write_plot(plot, plots.parsing(spread, model.parse(spread)))
+
+
+@commands.command("map")
+@click.argument("checkpoint")
+def map_command(checkpoint):
+    """Map a model's programs of test images for the explorer: a minute or two on one CPU core."""
+    click.echo(maps.make(checkpoint))
 
 
 @commands.command("bench")
 @click.option("--device", default="cpu", help="cpu, cuda, ...")
 @click.option("--learn", is_flag=True, help="Also time training to given errors on MNIST.")
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Also write all of it here.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it here.")
+@_json_option("Also write all of it here.")
+@_plot_option("Also draw it here.")
 def bench_command(device, learn, path, plot):
     """Measure training and parsing beside a naive port and a plain VAE; takes two minutes or so."""
     device = torch.device(_usable(device))
@@ -125,11 +173,9 @@ def bench_command(device, learn, path, plot):
         result["learn"] = bench.learn(device)
     click.echo(bench.report(result))
     if path:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
+        _write_json(path, result)
     if plot:
-        with replacing(plot) as temporary:
-            plots.speed(result).savefig(temporary, format=plot.suffix[1:] or "png")
+        _write_plot(plot, plots.speed(result))
 
 
 @commands.command("figures")

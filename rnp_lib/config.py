@@ -73,6 +73,9 @@ class Config:
     # Images seen with the tree cut at each depth: the last entry is for all K levels, the one
     # before for K - 1, and so on (entries for which no level is left do not count).
     images: tuple[int, ...] = (700_000,)
+    # Images at the start in which every patch is a dab, the same round spot, so that windows learn
+    # to find the ink before patches learn to draw; over as many again the patches take over.
+    dabs: int = 0
     batch_size: int = 128
     optimiser: str = "muon"
     lr: float = 3e-3
@@ -182,6 +185,10 @@ def _check(c: Config) -> None:
         f"without must hold the labels of classes, whole numbers: got {c.without!r}.",
     )
     need(
+        c.model != "vae" or not c.dabs,
+        "dabs stand in for the patches of programs, which a plain VAE has not: set dabs=0.",
+    )
+    need(
         c.tau and all(is_int(t, 1) for t in c.tau),
         f"tau must hold a whole number of children, 1 or more, for every level: got {c.tau!r}.",
     )
@@ -207,7 +214,7 @@ def _check(c: Config) -> None:
             is_int(getattr(c, name), 1),
             f"{name} must be a whole number, 1 or more: got {getattr(c, name)!r}.",
         )
-    for name in ("warmup", "kl_warmup", "seed"):
+    for name in ("warmup", "kl_warmup", "dabs", "seed"):
         need(
             is_int(getattr(c, name), 0),
             f"{name} must be a whole number, 0 or more: got {getattr(c, name)!r}.",
@@ -217,6 +224,11 @@ def _check(c: Config) -> None:
         c.images and all(is_int(n, 0) for n in c.images) and c.images[-1] > 0,
         "images must list how many images each depth sees, the last one (the whole tree) above 0: "
         f"got {c.images!r}.",
+    )
+    need(
+        2 * c.dabs <= sum(c.images),
+        f"dabs must end before training does, and they take twice as many images as they are set "
+        f"to: got {c.dabs:,} of {sum(c.images):,}.",
     )
     for name, allowed in CHOICES.items():
         need(
@@ -264,6 +276,16 @@ PRESETS: dict[str, Config] = {
         sigma2=0.03,
         kl_warmup=60_000,  # without it the posterior can collapse
         images=(450_000,),
+    ),
+    # Characters whose true strokes are known. Without dabs their parts are the four quarters.
+    "strokes": Config(
+        dataset="strokes",
+        z_dim=96,
+        extent=((0.12, 0.45), (0.15, 0.5)),
+        sigma2=0.03,
+        kl_warmup=60_000,
+        dabs=300_000,
+        images=(800_000,),
     ),
     # Three levels: four digits, their strokes, pieces of strokes; trained a level at a time.
     "scenes": Config(

@@ -30,7 +30,7 @@ DATA = ROOT / "data"  # downloads and built caches; RNP_DATA is only ever read
 CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 
 # The sets that are made here: split -> number of images, seed.
-STROKES = {"train": (20_000, 0), "test": (2_000, 1)}
+STROKES = {"train": (60_000, 0), "test": (2_000, 1)}
 SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
 
 

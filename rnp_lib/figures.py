@@ -46,6 +46,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig6e_reuse",
         "fig6f_shots",
     ),
+    "06_explore": (),
 }
 NOTEBOOKS = ROOT / "notebooks"
 OUT = ROOT / "runs" / "notebooks"

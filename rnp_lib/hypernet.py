@@ -5,6 +5,7 @@ entry of that matrix, as the paper does; `FactorisedLinear` generates its r fact
 Inputs of generated layers are (B, T, n): B programs, T vectors for each of them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -32,17 +33,23 @@ class FullLinear(nn.Module):
         self.head = nn.Linear(width, n_out * n_in, bias=False)
         self.common = nn.Linear(n_in, n_out, bias=False)
         self.bias = nn.Linear(width, n_out) if bias else None
-        # At first half of the variance 1/n_in of W is common to all programs. With more variance
-        # an unnormalised recurrent network starts out chaotic.
-        nn.init.normal_(self.head.weight, std=(2 * n_in * width) ** -0.5)
-        nn.init.normal_(self.common.weight, std=(2 * n_in) ** -0.5)
-        if bias:
-            nn.init.normal_(self.bias.weight, std=(2 * n_in * width) ** -0.5)
-            nn.init.zeros_(self.bias.bias)
+        self.initialise(self.generated)
 
     @property
     def generated(self) -> int:
         return self.head.out_features + (self.bias.out_features if self.bias else 0)
+
+    def initialise(self, outputs: int) -> None:
+        """Glorot's start for a head that emits `outputs` numbers, those of other layers included.
+
+        The more a head emits, the weaker its network starts: with weights of the usual variance
+        1/n_in, unnormalised recurrent networks start out chaotic and training diverges.
+        """
+        for head in (self.head, self.bias) if self.bias else (self.head,):
+            nn.init.normal_(head.weight, std=(2 / (head.in_features + outputs)) ** 0.5)
+        nn.init.zeros_(self.common.weight)
+        if self.bias:
+            nn.init.zeros_(self.bias.bias)
 
     def forward(self, h: Tensor) -> Bound:
         weight = F.linear(h, self.head.weight, self.common.weight.flatten())
@@ -163,21 +170,43 @@ class HyperNetwork(nn.Module):
         self._add_layers(action_1=(c.z_dim, c.action_hidden))
         self._add_layers(action_2=(c.action_hidden,) * 2, action_3=(c.action_hidden,) * 2)
         self._add_layers(bias=False, action_4=(c.action_hidden, 6))
+        if c.hypernet == "full":
+            self._initialise_networks()
 
         self.state_0 = nn.Linear(c.trunk_width, c.z_dim)
         self.policy_0 = nn.Linear(c.trunk_width, c.z_dim)
         self.action_0 = self._start_head(6)
         if c.feedback != "none":
             self.patch_0 = self._start_head(pixels)
+        if c.dabs:
+            self.register_buffer("dab", _dab(c.patch_size), persistent=False)
+            self.register_buffer("dab_share", torch.zeros(()), persistent=False)
         # A dark patch to begin with: most of an image is background, and the canvas is a sum.
         dark = -2.0 if c.patch_activation == "sigmoid" else 0.0
         self.patch_bias = nn.Parameter(torch.full((1,), dark))
+
+    def mix_in_dabs(self, images_seen: int) -> None:
+        """What patches are after so many images of training: dabs, a mixture, or what is decoded.
+
+        Alone a patch can draw whatever lies in its window, so windows hardly learn to move; a dab
+        draws nothing unless it lies where the ink is.
+        """
+        self.dab_share.fill_(min(1.0, max(0.0, 2 - images_seen / self.config.dabs)))
 
     def _add_layers(self, bias: bool = True, **shapes: tuple[int, int]) -> None:
         c = self.config
         kind = GENERATED_LAYERS[c.hypernet]
         for name, (n_in, n_out) in shapes.items():
             self.layers[name] = kind(c.trunk_width, n_in, n_out, bias, c.rank)
+
+    def _initialise_networks(self) -> None:
+        """As the authors' code does it: one head emits all weights of a generated network."""
+        networks = defaultdict(list)
+        for name, layer in self.layers.items():
+            networks[name.split("_")[0]].append(layer)
+        for layers in networks.values():
+            for layer in layers:
+                layer.initialise(sum(layer.generated for layer in layers))
 
     def _start_head(self, n_out: int) -> nn.Sequential:
         width = self.config.trunk_width
@@ -190,6 +219,12 @@ class HyperNetwork(nn.Module):
 
     def forward(self, z: Tensor) -> "Program":
         return Program(self, self.trunk(z))
+
+
+def _dab(size: int) -> Tensor:
+    """A round spot, 1 in its middle, whose standard deviation is a fifth of its side: (size²,)."""
+    line = torch.linspace(-1, 1, size)
+    return torch.exp(-(line[:, None].square() + line.square()) / (2 * 0.4**2)).flatten()
 
 
 class Program:
@@ -208,6 +243,7 @@ class Program:
         self.patch_activation = PATCH_ACTIVATIONS[c.patch_activation]
         self.action_activation = ACTION_ACTIVATIONS[c.action_activation]
         self.patch_bias = net.patch_bias
+        self.dab, self.dab_share = (net.dab, net.dab_share) if c.dabs else (None, None)
         h = h.unsqueeze(1)
         self.state_0 = self.state_activation(net.state_0(h))
         self.policy_0 = self.state_activation(net.policy_0(h))
@@ -244,4 +280,5 @@ class Program:
         """D: (B, T, |z|) -> (B, T, pixels), what the child looks like."""
         for name in ("patch_1", "patch_2", "patch_3"):
             state = self._hidden(name, state)
-        return self.patch_activation(self.layers["patch_4"](state) + self.patch_bias)
+        patch = self.patch_activation(self.layers["patch_4"](state) + self.patch_bias)
+        return patch if self.dab is None else patch + self.dab_share * (self.dab - patch)

@@ -23,7 +23,11 @@ def evaluate(model: RNP, images: Tensor) -> dict[str, float]:
         mse: per pixel; sse_parts: of the canvas of directly decoded parts; sse_blank: of an empty
         canvas; kl and elbo: nats, the ELBO at the posterior mean with its constant;
         ink_part_1..τ: each part's share of the drawn ink, mean over images.
+
+    Raises ValueError for a plain VAE, which has no parts.
     """
+    if model.config.model == "vae":
+        raise ValueError("a plain VAE has no parts to score: its metadata holds its error.")
     rows, shares = [], []
     for x in images.split(500):
         q = model.encode(x)

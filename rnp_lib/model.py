@@ -1,7 +1,9 @@
 """The model: an image encoder, one hypernetwork, and the unrolling of programs into a tree."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from rnp_lib.config import Config
 from rnp_lib.encoder import ENCODERS
 from rnp_lib.hypernet import HyperNetwork
 from rnp_lib.transforms import affine, place
+
+TREE_FORMAT = "rnp-tree-1"  # of `ProgramTree.to_json`
 
 
 @dataclass
@@ -25,6 +29,7 @@ class ProgramTree:
         patch: (B, 1, P, P), the program decoded directly, without its children; None at the root.
         children: the tau programs it calls, in order.
         placed: each child's canvas drawn in this frame, (B, 1, H, W).
+        hidden: left out of the parent's picture, where it is `placed` as zeros.
     """
 
     z: Tensor
@@ -34,6 +39,7 @@ class ProgramTree:
     patch: Tensor | None = None
     children: list["ProgramTree"] = field(default_factory=list)
     placed: list[Tensor] = field(default_factory=list)
+    hidden: bool = False
 
     @property
     def depth(self) -> int:
@@ -80,13 +86,89 @@ class ProgramTree:
         pictures = [child.cut(depth - 1) for child in self.children]
         return _compose(pictures, self.children, self.canvas).sum(1)
 
+    def to_json(self) -> str:
+        """The tree as text, exactly, for `from_json`: no model is needed to draw it again.
+
+        Numbers are float32 with nine digits. Of a leaf its picture is written, of a program with
+        children its own `patch` and the side of its canvas, which is composed again.
+        """
+        return json.dumps({"format": TREE_FORMAT, "tree": _plain(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ProgramTree":
+        """Inverse of `to_json`. Raises ValueError, in one sentence, for any other text."""
+        try:
+            value = json.loads(text)
+            if value["format"] != TREE_FORMAT:
+                raise ValueError(f"its format is {value['format']}")
+            return _unplain(value["tree"])
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"this is no tree that `to_json` wrote ({reason}).") from None
+
+
+def assemble(z: Tensor, children: list[ProgramTree], size: int) -> ProgramTree:
+    """The program z (B, |z|) with these children, drawn on a canvas of `size` pixels a side."""
+    like = z.new_empty(0, 1, size, size)
+    placed = _compose([child.canvas for child in children], children, like)
+    return ProgramTree(z=z, canvas=placed.sum(1), children=children, placed=list(placed.unbind(1)))
+
+
+def _plain(tree: ProgramTree) -> dict[str, Any]:
+    """A tree as JSON holds it."""
+
+    def numbers(tensor: Tensor | None) -> list | None:
+        if tensor is None:
+            return None
+        values = tensor.detach().cpu().float()
+        if not values.isfinite().all():
+            raise ValueError("a tree with numbers that are not finite cannot be written.")
+        # Nine digits tell every float32 from its neighbours.
+        nine = [float(f"{value:.9g}") for value in values.flatten().tolist()]
+        return torch.tensor(nine, dtype=torch.float64).view(values.shape).tolist()
+
+    plain = {name: numbers(getattr(tree, name)) for name in ("z", "action", "affine")}
+    plain |= {"hidden": tree.hidden, "children": [_plain(child) for child in tree.children]}
+    if tree.children:
+        return plain | {"patch": numbers(tree.patch), "side": tree.canvas.shape[-1]}
+    return plain | {"canvas": numbers(tree.canvas)}
+
+
+def _unplain(plain: dict[str, Any]) -> ProgramTree:
+    """Inverse of `_plain`; one of several errors where it is not such a dict."""
+    tail = {"z": (-1,), "action": (6,), "affine": (2, 3), "patch": (1, -1, -1)}
+    tail["canvas"] = tail["patch"]  # sizes after the batch's, -1 for any
+    found = {}
+    for name, sizes in tail.items():
+        if plain.get(name) is None:
+            continue
+        found[name] = value = torch.tensor(plain[name], dtype=torch.float32)
+        if value.ndim != 1 + len(sizes) or any(
+            size not in (-1, given) for size, given in zip(sizes, value.shape[1:], strict=True)
+        ):
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}")
+    found["hidden"] = bool(plain["hidden"])
+    children = [_unplain(child) for child in plain["children"]]
+    if children:
+        side = plain["side"]
+        if not isinstance(side, int) or not 1 <= side <= 4096:
+            raise ValueError(f"side is {side!r}")
+        return replace(assemble(found.pop("z"), children, side), **found)
+    if "affine" in found:
+        found["patch"] = found["canvas"]
+    return ProgramTree(**found)
+
 
 def _compose(pictures: list[Tensor], children: list[ProgramTree], like: Tensor) -> Tensor:
     """Each child's picture drawn in the frame of `like`, (B, tau, 1, H, W)."""
     size = like.shape[-1]
     maps = torch.stack([child.affine for child in children], 1)
     drawn = place(torch.stack(pictures, 1).flatten(0, 1), maps.flatten(0, 1), size)
-    return drawn.unflatten(0, (-1, len(children)))
+    drawn = drawn.unflatten(0, (-1, len(children)))
+    if any(child.hidden for child in children):
+        shown = torch.tensor([not child.hidden for child in children], device=drawn.device)
+        drawn = drawn * shown[:, None, None, None]
+    return drawn
 
 
 class ImageModel(nn.Module):
@@ -127,10 +209,10 @@ class ImageModel(nn.Module):
         """The tree of the posterior mean of images (B, 1, H, W)."""
         return self.decode(self.encode(x).mean)
 
-    def sample(self, n: int, seed: int = 0) -> ProgramTree:
-        """The trees of n programs drawn from the prior N(0, I)."""
+    def sample(self, n: int, seed: int = 0, temperature: float = 1.0) -> ProgramTree:
+        """The trees of n programs drawn from the prior N(0, I), times `temperature`."""
         noise = torch.randn(n, self.config.z_dim, generator=torch.Generator().manual_seed(seed))
-        return self.decode(noise.to(next(self.parameters())))
+        return self.decode(temperature * noise.to(next(self.parameters())))
 
 
 class RNP(ImageModel):
@@ -187,9 +269,4 @@ class RNP(ImageModel):
             replace(child, action=actions[:, t], affine=maps[:, t], patch=patch[:, t])
             for t, child in enumerate(children)
         ]
-        size = c.image_size if level == c.depth else c.patch_size
-        like = z.new_empty(0, 1, size, size)
-        placed = _compose([child.canvas for child in children], children, like)
-        return ProgramTree(
-            z=z, canvas=placed.sum(1), children=children, placed=list(placed.unbind(1))
-        )
+        return assemble(z, children, c.image_size if level == c.depth else c.patch_size)

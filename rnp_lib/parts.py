@@ -4,12 +4,14 @@ Levels are counted from the root: its children are the parts (1), theirs the sub
 lies deeper is measured only by its windows.
 """
 
+import itertools
 import math
 from collections import defaultdict
 
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
@@ -111,6 +113,36 @@ def position_labels(labels_true: Tensor, k: int) -> Tensor:
     return found
 
 
+def grid_labels(labels_true: Tensor, k: int) -> Tensor:
+    """The canvas cut into k equal boxes, whatever is drawn, as near to squares as k allows: int64
+    (B, H, W), numbered row by row; -1 in the background, where labels_true (B, H, W) is."""
+    lines = max(n for n in range(1, math.isqrt(k) + 1) if k % n == 0)
+    height, width = labels_true.shape[1:]
+    row = torch.arange(height)[:, None] * lines // height
+    column = torch.arange(width) * (k // lines) // width
+    return (row * (k // lines) + column).expand_as(labels_true).masked_fill(labels_true < 0, -1)
+
+
+def matched(labels_true: Tensor, labels_found: Tensor) -> Tensor:
+    """`labels_found` renumbered so that segments are called as the true ones that they share most
+    pixels with, each name given once: int64 (B, H, W). Segments left over get names of their own;
+    what is background in truth or found, -1, becomes -1.
+    """
+    renamed = torch.full_like(labels_true, -1)
+    for true, found, out in zip(labels_true, labels_found, renamed, strict=True):
+        seen = (true >= 0) & (found >= 0)
+        if not seen.any():
+            continue
+        segments, found = found[seen].unique(return_inverse=True)
+        shared = torch.zeros(len(segments), int(true.max()) + 1, dtype=torch.int64)
+        shared.index_put_((found, true[seen]), torch.tensor(1), accumulate=True)
+        names = dict(zip(*linear_sum_assignment(shared, maximize=True), strict=True))
+        left_over = itertools.count(shared.shape[1])
+        new = [names[i] if i in names else next(left_over) for i in range(len(segments))]
+        out[seen] = torch.tensor(new)[found]
+    return renamed
+
+
 def foreground_ari(labels_true: Tensor, labels_found: Tensor) -> Tensor:
     """Adjusted Rand index of two labellings (B, H, W) over the foreground of each image: (B,).
 
@@ -176,8 +208,9 @@ def evaluate_segmentation(
     Returns:
         n; ari_parts: adjusted Rand index over the foreground, mean over images, of parts and true
         strokes; ari_parts_kmeans: of k-means on positions and true strokes, with as many clumps as
-        the model has parts; with two levels or more, ari_sub_parts and ari_sub_parts_kmeans: the
-        same for sub-parts and the true lines and arcs. Each with its standard error, `_stderr`.
+        the model has parts; ari_parts_grid: of as many fixed boxes; with two levels or more,
+        ari_sub_parts, ari_sub_parts_kmeans and ari_sub_parts_grid: the same for sub-parts and the
+        true lines and arcs. Each with its standard error, `_stderr`.
     """
     if n < 2:
         raise ValueError(f"a standard error needs at least 2 characters: got {n}.")
@@ -191,8 +224,13 @@ def evaluate_segmentation(
             chunks.append(found_labels(tree, below).cpu())
     scores = {"n": n}
     for below, (name, true) in enumerate(levels, 1):
-        by_position = position_labels(true, math.prod(tau[:below]))
-        for key, labels in ((name, torch.cat(found[below - 1])), (f"{name}_kmeans", by_position)):
+        k = math.prod(tau[:below])
+        labellings = {
+            name: torch.cat(found[below - 1]),
+            f"{name}_kmeans": position_labels(true, k),
+            f"{name}_grid": grid_labels(true, k),
+        }
+        for key, labels in labellings.items():
             ari = foreground_ari(true, labels)
             scores |= {key: ari.mean().item(), f"{key}_stderr": (ari.std() / n**0.5).item()}
     return scores

@@ -1,5 +1,8 @@
 """How trees are drawn: dark ink on white, children in the paper's order of colours."""
 
+import csv
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -13,6 +16,10 @@ from rnp_lib.transforms import place
 
 # The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
+# For colour-blind readers: P. Tol's "bright" scheme (2021), in an order whose first four dichromats
+# of every kind can tell from one another.
+SAFE = ("#4477aa", "#ee6677", "#66ccee", "#ccbb44", "#228833", "#aa3377", "#bbbbbb", "#000000")
+PALETTES = {"paper": COLOURS, "colour-blind": SAFE}
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -29,13 +36,13 @@ def grey(canvas: Tensor) -> np.ndarray:
     return paper.movedim(1, -1).expand(-1, -1, -1, 3).numpy()
 
 
-def coloured(placed: list[Tensor]) -> np.ndarray:
+def coloured(placed: list[Tensor], colours: tuple[str, ...] = COLOURS) -> np.ndarray:
     """Children's canvases, each (B, 1, H, W), in the colour of their turn on white, (B, H, W, 3).
 
     Where children overlap their inks mix; an ink above 1 counts as 1.
     """
     ink = torch.cat(placed, 1).detach().cpu().clamp(0, 1).movedim(1, -1)  # (B, H, W, τ)
-    shade = 1 - torch.tensor([_rgb(COLOURS[t % len(COLOURS)]) for t in range(len(placed))])
+    shade = 1 - torch.tensor([_rgb(colours[t % len(colours)]) for t in range(len(placed))])
     return (1 - (ink @ shade).clamp(0, 1)).numpy()
 
 
@@ -125,32 +132,45 @@ def windows(tree: ProgramTree) -> Figure:
     return figure
 
 
-def tree(x: Tensor, tree: ProgramTree, below: int = 2) -> Figure:
+def tree(
+    x: Tensor | None, tree: ProgramTree, below: int = 2, colours: tuple[str, ...] = COLOURS
+) -> Figure:
     """Figure 1: one image (1, 1, H, W) as a tree, `below` levels deep.
 
     Every program is drawn in its own frame, its children in the colours of their turns and with
     their windows outlined; a leaf is dark ink. A frame has the colour of the program's own turn.
+    Hidden programs are pale. Without an image (None), the tree alone.
     """
-    rows = [list(tree.level(k)) for k in range(below + 1)]
+    rows = [[(0, 0, tree)]]  # of each program: its parent's place in the row above, its turn
+    for _ in range(below):
+        row = [
+            (i, t, child)
+            for i, (_, _, node) in enumerate(rows[-1])
+            for t, child in enumerate(node.children)
+        ]
+        rows.append(row)
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(max(5, 0.62 * len(rows[-1])), 1.55 * len(rows)))
         above = []
         for k, row in enumerate(rows):
             cells = [_node(figure, k, i, len(rows), len(row)) for i in range(len(row))]
-            for i, (cell, node) in enumerate(zip(cells, row, strict=True)):
-                size, turn = node.canvas.shape[-1], i % max(1, len(row) // max(1, len(above)))
-                show(cell, coloured(node.placed)[0] if node.children else grey(node.canvas)[0])
+            for cell, (parent, turn, node) in zip(cells, row, strict=True):
+                size = node.canvas.shape[-1]
+                picture = coloured(node.placed, colours) if node.children else grey(node.canvas)
+                show(cell, 1 - 0.3 * (1 - picture[0]) if node.hidden else picture[0])
                 for t, child in enumerate(node.children):
-                    outline(cell, corners(child, size)[0], COLOURS[t % len(COLOURS)])
+                    if not child.hidden:
+                        outline(cell, corners(child, size)[0], colours[t % len(colours)])
                 cell.set(xlim=(-1.5, size + 0.5), ylim=(size + 0.5, -1.5))
                 if above:
-                    colour = COLOURS[turn % len(COLOURS)]
+                    colour = colours[turn % len(colours)]
                     cell.spines[:].set(edgecolor=colour, linewidth=1.5)
-                    _edge(figure, above[i // (len(row) // len(above))], cell, colour)
+                    _edge(figure, above[parent], cell, colour)
             above = cells
-        image = _node(figure, 0, 0, len(rows), 1, shift=-0.25)
-        show(image, grey(x)[0])
-        image.set_title("image")
+        if x is not None:
+            image = _node(figure, 0, 0, len(rows), 1, shift=-0.25)
+            show(image, grey(x)[0])
+            image.set_title("image")
     return figure
 
 
@@ -205,6 +225,63 @@ def reuse(primitive: Tensor, copies: list[Tensor], target: Tensor) -> Figure:
         for cell, picture, label in zip(axes, pictures, labels, strict=True):
             show(cell, picture[0])
             cell.set_title(label)
+    return figure
+
+
+def segments(parts: Tensor, sub_parts: Tensor) -> np.ndarray:
+    """Labelled pixels (B, H, W), -1 for none: a colour for each part, a shade of it for each of its
+    sub-parts in order, on white, (B, H, W, 3)."""
+    colours = torch.tensor([_rgb(colour) for colour in COLOURS])
+    picture = torch.ones(*parts.shape, 3)
+    for image, part, sub_part in zip(picture, parts, sub_parts, strict=True):
+        for p in part[part >= 0].unique().tolist():
+            within = sub_part[part == p].unique().tolist()
+            for shade, s in zip(torch.linspace(0, 0.7, len(within)), within, strict=True):
+                image[(part == p) & (sub_part == s)] = colours[p % len(colours)].lerp(
+                    torch.ones(3), shade
+                )
+    return picture.numpy()
+
+
+def rows(pictures: dict[str, np.ndarray]) -> Figure:
+    """A row of pictures (N, H, W, 3) for each name, which stands before it."""
+    count = len(next(iter(pictures.values())))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(pictures),
+            count,
+            figsize=(0.95 * count + 1, 0.95 * len(pictures)),
+            layout="constrained",
+            squeeze=False,
+        )
+        for line, (name, images) in zip(axes, pictures.items(), strict=True):
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+            for cell, image in zip(line, images, strict=True):
+                show(cell, image)
+    return figure
+
+
+def learning_curves(logs: dict[str, Path]) -> Figure:
+    """Squared error per image while training (line) and on validation images (dots).
+
+    logs: the metrics.csv that `rnp train` wrote, by the name to show.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.5, 2.6), layout="constrained")
+        for colour, (name, path) in zip(COLOURS, logs.items(), strict=False):
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            seen = [int(row["images"]) for row in rows]
+            axes.plot(seen, [float(row["sse"]) for row in rows], color=colour, lw=0.8)
+            judged = [row for row in rows if row["validation_sse"]]
+            points = [[float(row[key]) for row in judged] for key in ("images", "validation_sse")]
+            axes.plot(*points, "o", color=colour, markersize=3, label=name)
+        axes.set(xlabel="training images seen", ylabel="squared error per image", yscale="log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:.0f}")
+        axes.set_yticks([5, 10, 20, 50])
+        axes.minorticks_off()
+        axes.legend(frameon=False)
     return figure
 
 

@@ -51,11 +51,11 @@ def folder(mode: str, stand_in: bool = False) -> Path:
 
 
 def load(name: str) -> dict[str, Any]:
-    """The record of the committed figure `name`, as `Run.save` wrote it.
+    """The committed record `name` of figures/, as `Run.save` wrote it, wherever runs write now.
 
     Raises FileNotFoundError, saying which command makes it, where there is none.
     """
-    path = folder("full") / f"{name}.json"
+    path = ROOT / "figures" / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: `rnp figures --mode full` makes it.")
     return json.loads(path.read_text(encoding="utf-8"))

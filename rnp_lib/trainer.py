@@ -168,6 +168,8 @@ class Trainer:
             kept.copy_(value)
         update.kl_weight.fill_(min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0)
         update.rate.fill_(self.rate(step))
+        if c.dabs:
+            self.model.hypernet.mix_in_dabs(step * c.batch_size)
         values = update(self.depth(step))
         self.average.update_parameters(self.model)
         self.step += 1

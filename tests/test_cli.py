@@ -156,3 +156,12 @@ def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
     expected = metrics.evaluate(checkpoints.load("untrained.safetensors"), images)
     assert scores == {"data": str(folder), **expected}
     failed(rnp("evaluate", "nothing"), "no checkpoint 'nothing'")
+
+    code, again, err = rnp(
+        "evaluate", "untrained.safetensors", "--json", "out/scores.json", "--plot", "out/parses.png"
+    )
+    assert (code, err, again) == (0, "", out)
+    written = json.loads((nowhere / "out/scores.json").read_text())
+    assert written == {"numbers": scores, "model": checkpoints.metadata("untrained.safetensors")}
+    with Image.open(nowhere / "out/parses.png") as picture:
+        assert min(picture.size) > 200

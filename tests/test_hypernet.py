@@ -2,10 +2,12 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
 import slow_reference as slow
+import tiny
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -66,6 +68,20 @@ def test_the_paper_s_trunk_and_start_heads():
     for head, outputs in ((net.action_0, 6), (net.patch_0, 784)):
         sizes = [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)]
         assert sizes == [(64, 64), (64, outputs)]
+
+
+def test_a_generated_network_starts_as_one_glorot_head():
+    torch.manual_seed(0)
+    net = HyperNetwork(PRESETS["paper-mnist"])
+    emitted = dict(encode=65_184, state=2_080, policy=2_080, patch=60_608, action=3_360)
+    for name, layer in net.layers.items():
+        std = math.sqrt(2 / (64 + emitted[name.split("_")[0]]))
+        assert layer.head.weight.std().item() == pytest.approx(std, rel=0.1), name
+        zeros = [layer.common.weight]
+        if layer.bias:
+            assert layer.bias.weight.std().item() == pytest.approx(std, rel=0.1), name
+            zeros.append(layer.bias.bias)
+        assert not any(tensor.any() for tensor in zeros)
 
 
 def test_omniglot_s_sizes():
@@ -255,3 +271,34 @@ def test_gradients_reach_every_parameter(kind, feedback):
     sum((random(*r.shape) * r).sum() for r in results).backward()
     idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
+
+
+# Dabs
+
+
+def test_patches_are_dabs_at_first_and_then_what_is_decoded():
+    config = tiny.config(dabs=40)
+    torch.manual_seed(0)
+    net = HyperNetwork(config)
+    torch.manual_seed(0)
+    plain = HyperNetwork(dataclasses.replace(config, dabs=0))
+    assert net.state_dict().keys() == plain.state_dict().keys()  # a checkpoint knows no dabs
+    z, states = torch.randn(3, config.z_dim), torch.randn(3, 2, config.z_dim)
+    decoded = plain(z).patch(states)
+    assert torch.equal(net(z).patch(states), decoded), "as a model is loaded"
+    shares = []
+    for seen in (0, 40, 60, 80, 500):
+        net.mix_in_dabs(seen)
+        shares.append(float(net.dab_share))
+        expected = decoded.lerp(net.dab.expand_as(decoded), shares[-1])
+        torch.testing.assert_close(net(z).patch(states), expected)
+    assert shares == [1, 1, 0.5, 0, 0]
+
+
+def test_a_dab_is_round_and_bright_in_its_middle():
+    side = tiny.SETTINGS["patch_size"]
+    dab = HyperNetwork(tiny.config(dabs=40)).dab.view(side, side)
+    assert torch.equal(dab, dab.T)
+    torch.testing.assert_close(dab, dab.flip(0))
+    assert dab.max() == dab[side // 2, side // 2] > 0.8
+    assert dab[0].max() < 0.05

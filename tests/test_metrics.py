@@ -7,6 +7,7 @@ import tiny
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from rnp_lib.baselines import build
 from rnp_lib.metrics import evaluate, ink_share
 from rnp_lib.model import RNP, ProgramTree
 from rnp_lib.transforms import place
@@ -82,3 +83,8 @@ def test_scores_need_no_gradient_and_leave_the_model_alone(model, images):
     evaluate(model, images[:10])
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_plain_vae_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="a plain VAE has no parts to score"):
+        evaluate(build(tiny.config(model="vae")), torch.zeros(2, 1, 16, 16))

@@ -303,7 +303,7 @@ def test_evaluate_parts_of_an_untrained_model(model):
 def test_evaluate_segmentation_of_an_untrained_model(model):
     scores = parts.evaluate_segmentation(model, 12, seed=3, chunk=5)
     names = ["ari_parts", "ari_sub_parts"][: model.config.depth]
-    names = [name + end for name in names for end in ("", "_kmeans")]
+    names = [name + end for name in names for end in ("", "_kmeans", "_grid")]
     assert scores.keys() == {"n", *names, *(f"{name}_stderr" for name in names)}
     assert scores["n"] == 12
     assert all(-0.5 < scores[name] < 1 for name in names)
@@ -311,3 +311,35 @@ def test_evaluate_segmentation_of_an_untrained_model(model):
     assert scores == parts.evaluate_segmentation(model, 12, seed=3, chunk=5)
     with pytest.raises(ValueError, match="at least 2"):
         parts.evaluate_segmentation(model, 1)
+
+
+def test_a_grid_has_k_equal_boxes_on_the_ink_alone():
+    ink = torch.zeros(2, 12, 12, dtype=torch.int64)
+    assert parts.grid_labels(ink, 4)[0, ::6, ::6].tolist() == [[0, 1], [2, 3]]
+    assert parts.grid_labels(ink, 6)[1, ::6, ::4].tolist() == [[0, 1, 2], [3, 4, 5]]
+    for k in (1, 2, 4, 6, 16):
+        counts = parts.grid_labels(ink, k)[0].unique(return_counts=True)[1]
+        assert len(counts) == k
+        assert counts.max() - counts.min() <= 12  # boxes differ by a line at most
+    ink[0, 3] = -1
+    assert (parts.grid_labels(ink, 4) == -1).nonzero()[:, :2].unique(dim=0).tolist() == [[0, 3]]
+
+
+def test_found_segments_take_the_names_of_true_ones_they_cover():
+    true = torch.tensor([[[0, 0, 1, 1, 1, -1]], [[-1] * 6]])
+    found = torch.tensor([[[2, 2, 0, 0, 5, 7]], [[3] * 6]])
+    # 2 covers stroke 0, and 0 most of stroke 1; 5 is left over and gets a name of its own.
+    assert parts.matched(true, found).tolist() == [[[0, 0, 1, 1, 2, -1]], [[-1] * 6]]
+    unseen = torch.tensor([[[-1, 4, 4, 4, 4, 4]], [[0] * 6]])
+    assert parts.matched(true, unseen).tolist() == [[[-1, 1, 1, 1, 1, -1]], [[-1] * 6]]
+
+
+def test_renaming_changes_no_partition():
+    generator = torch.Generator().manual_seed(0)
+    true, found = torch.randint(0, 5, (2, 20, 8, 8), generator=generator)
+    renamed = parts.matched(true, found)
+    assert (parts.foreground_ari(renamed, found) == 1).all()
+    shared = [
+        ((a == b).sum(), (a == c).sum()) for a, b, c in zip(true, renamed, found, strict=True)
+    ]
+    assert all(after >= before for after, before in shared)

@@ -106,3 +106,29 @@ def test_steps_add_one_part_after_the_other(tree):
     )
     np.testing.assert_allclose(first, new[0], atol=1e-6)
     assert last.sum() < first.sum()  # more ink
+
+
+def test_learning_curves_show_training_and_validation(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("images,sse,validation_sse\n64,50,\n128,20.5,30\n")
+    axes = plots.learning_curves({"one": path, "two": path}).axes[0]
+    lines = [[*zip(*line.get_data(), strict=True)] for line in axes.lines]
+    assert lines == [[(64, 50), (128, 20.5)], [(128, 30)]] * 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+
+
+def test_segments_have_the_colour_of_their_part_and_a_shade_each():
+    parts = torch.tensor([[[0, 0, 1], [1, -1, -1]]])
+    sub_parts = torch.tensor([[[3, 5, 6], [6, -1, -1]]])
+    picture = plots.segments(parts, sub_parts)[0]
+    blue, red = (tuple(plots._rgb(colour)) for colour in plots.COLOURS[:2])
+    assert tuple(picture[0, 0]) == pytest.approx(blue)
+    assert tuple(picture[0, 1]) == pytest.approx([0.3 * c + 0.7 for c in blue])  # its second
+    assert tuple(picture[0, 2]) == tuple(picture[1, 0]) == pytest.approx(red)
+    assert (picture[1, 1:] == 1).all()
+
+
+def test_rows_names_each_row_and_shows_every_picture():
+    figure = plots.rows({"one": np.zeros((3, 4, 4, 3)), "two": np.ones((3, 4, 4, 3))})
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == ["one", "two"]
+    assert [len(axes.images) for axes in figure.axes] == [1] * 6

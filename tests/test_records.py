@@ -115,7 +115,7 @@ def test_a_full_run_writes_picture_print_and_record(root, figure, tmp_path, monk
     assert png.read_bytes().startswith(b"\x89PNG")
     assert (root / "fig3a_mnist.pdf").read_bytes().startswith(b"%PDF")
     assert sorted(path.suffix for path in root.glob("*fig3a*")) == [".json", ".pdf", ".png"]
-    record = records.load("fig3a_mnist")
+    record = json.loads((root / "fig3a_mnist.json").read_text())
     assert record["numbers"] == {"sse": 6.5, "kl": 40.25, "images": 10_000, "note": "test"}
     assert record["data"] == {"mnist/test": "0123"}
     assert record["stand_ins"] == {}
@@ -208,10 +208,16 @@ def test_without_git_the_record_says_none(root, figure, monkeypatch):
     monkeypatch.setattr(files, "ROOT", root)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
     start().save(figure, "fig", numbers={})
-    assert records.load("fig")["git"] == {"commit": None, "dirty": None}
+    record = json.loads((root / "fig.json").read_text())
+    assert record["git"] == {"commit": None, "dirty": None}
 
 
-def test_loading_a_record_that_is_not_there_says_how_to_make_it(root):
+def test_the_committed_record_is_loaded_wherever_figures_are_written(root):
+    assert records.load("fig3a_mnist")["figure"] == "fig3a_mnist"
+    assert not list(root.iterdir())
+
+
+def test_loading_a_record_that_is_not_there_says_how_to_make_it():
     with pytest.raises(FileNotFoundError, match="rnp figures --mode full"):
         records.load("fig9_nothing")
 

@@ -85,8 +85,9 @@ def graphs_on_a_cpu(monkeypatch):
         {"hypernet": "full", "feedback": "child", "optimiser": "adam", "part_term": "zoom"},
         {"encoder": "resnet", "kl_warmup": 80},
         {"model": "vae"},
+        {"dabs": 40},
     ],
-    ids=["recipe", "bfloat16", "paper", "batch norm, KL warm-up", "vae"],
+    ids=["recipe", "bfloat16", "paper", "batch norm, KL warm-up", "vae", "dabs"],
 )
 def test_replaying_a_step_trains_as_running_it(graphs_on_a_cpu, tmp_path, changes):
     c = config(images=(64, 64), warmup=4, **{"precision": "float32"} | changes)

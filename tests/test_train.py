@@ -256,6 +256,16 @@ def test_a_class_left_out_is_nowhere_in_a_run(tmp_path):
         train(dataclasses.replace(c, without=(0, 1)), tmp_path / "other")
 
 
+def test_dabs_are_gone_when_training_ends_and_validation_sees_them(config, images, tmp_path):
+    trainer = Trainer(config(images=(160,), dabs=40), images, tmp_path, CPU)
+    shares = []
+    for _ in range(trainer.total):
+        trainer.train_step()
+        shares.append(float(trainer.model.hypernet.dab_share))
+        assert trainer.average.module.hypernet.dab_share == shares[-1]
+    assert shares == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2] + [0] * 10)
+
+
 def test_an_existing_run_is_not_overwritten(config, finished):
     c = config(images=LONG, optimiser="adam", lr=6e-3)
     out = finished(c)

@@ -1,0 +1,155 @@
+"""Drawings and uploaded pictures, framed as the images of a data set are."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+FINE = 8  # drawn at this many times the resolution, then averaged: soft edges as in scanned ink
+MAX_BYTES = 5_000_000
+MAX_PIXELS = 16_000_000
+MAX_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a data set frames its images, in shares of their side.
+
+    Attributes:
+        box: side of the square that the ink just fits into, or None where it stays as it is drawn.
+        line: width of a pen's line.
+        centre: where the ink's centre of mass is put, across and down.
+    """
+
+    box: float | None
+    line: float
+    centre: float = 0.5
+
+
+# MNIST's digits are scaled to 20 of 28 pixels and centred by mass; the other numbers are medians
+# of the test sets (line: twice the area of the ink by its outline).
+FRAMES = {
+    "mnist": Frame(20 / 28, 2.4 / 28),
+    "omniglot": Frame(19 / 28, 1.7 / 28, 13 / 28),
+    "fashion": Frame(1.0, 2.4 / 28),
+    "strokes": Frame(22 / 28, 2.1 / 28, 13.5 / 28),
+}
+AS_DRAWN = Frame(None, 2.4 / 28)  # scenes, and sets of the user's own
+
+
+def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int) -> Tensor:
+    """A drawing as the image (1, 1, size, size) in [0, 1] that a data set would make of it.
+
+    Args:
+        strokes: lines of a pen, each a list of points (x, y) from 0 to 1 across and down the pad.
+        dataset: whose framing to follow (`FRAMES`).
+
+    Raises:
+        ValueError: nothing was drawn, too much was, or a point is no pair of numbers.
+    """
+    try:
+        lines = [np.array(stroke, np.float64).reshape(-1, 2) for stroke in strokes if len(stroke)]
+    except (TypeError, ValueError):
+        raise ValueError("a drawing is a list of strokes, each a list of points (x, y).") from None
+    if not lines:
+        raise ValueError("nothing is drawn yet: draw on the pad with the mouse, a pen or a finger.")
+    points = np.concatenate(lines)
+    if len(points) > MAX_POINTS:
+        raise ValueError(f"a drawing has at most {MAX_POINTS:,} points: got {len(points):,}.")
+    if not np.isfinite(points).all():
+        raise ValueError("a point of the drawing is not a pair of finite numbers.")
+    frame, scale = FRAMES.get(dataset, AS_DRAWN), 1.0
+    low, high = points.min(0), points.max(0)
+    line = frame.line
+    if frame.box is not None:
+        # A dot or a tiny mark is not blown up beyond four times its size.
+        scale = (frame.box - line) / max((high - low).max(), (frame.box - line) / 4)
+        lines = [(stroke - (low + high) / 2) * scale + 0.5 for stroke in lines]
+    lines = [np.clip(stroke, -1, 2) for stroke in lines]
+    return _finish(_rasterise(lines, line, size * FINE), frame, size)
+
+
+def _rasterise(lines: list[np.ndarray], width: float, side: int) -> np.ndarray:
+    """Lines with round ends, in shares of the side: (side, side) in [0, 1]."""
+    image = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(image)
+    radius = width * side / 2
+    for stroke in lines:
+        xy = [(x * side, y * side) for x, y in stroke]
+        draw.line(xy, fill=255, width=round(2 * radius))
+        for x, y in xy:  # joints and ends
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return np.asarray(image, np.float32) / 255
+
+
+def check_size(size: int) -> None:
+    """Raises ValueError for a file of too many bytes."""
+    if size > MAX_BYTES:
+        most = MAX_BYTES // 10**6
+        raise ValueError(f"the file has {size / 1e6:.1f} MB: choose one of {most} MB or less.")
+
+
+def from_png(data: bytes, dataset: str, size: int) -> Tensor:
+    """An uploaded PNG as the image (1, 1, size, size) in [0, 1] that a data set would make of it.
+
+    Of dark ink on a bright ground the negative is taken; transparent parts are white paper.
+
+    Raises:
+        ValueError: the file is no PNG, is too large, or shows nothing.
+    """
+    check_size(len(data))
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(
+                    f"the picture has {width}×{height} pixels: make it smaller than "
+                    f"{MAX_PIXELS / 1e6:.0f} megapixels."
+                )
+            rgba = image.convert("RGBA")
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        raise ValueError("the file is not a PNG that can be read: choose another one.") from None
+    white = Image.new("RGBA", rgba.size, "white")
+    ink = np.asarray(Image.alpha_composite(white, rgba).convert("L"), np.float32) / 255
+    border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
+    ground = np.median(border)
+    ink = (ground - ink if ground > 0.5 else ink - ground).clip(0)
+    if ink.max() < 0.1:
+        raise ValueError("the picture shows nothing but its ground: choose one with ink on it.")
+    ink = ink / ink.max()
+    frame = FRAMES.get(dataset, AS_DRAWN)
+    box = 1.0
+    if frame.box is not None:
+        box = frame.box
+        rows, columns = (np.flatnonzero((ink > 0.2).any(axis)) for axis in (1, 0))
+        ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = size * FINE
+    scale = box * side / max(ink.shape)
+    height, width = (max(1, round(n * scale)) for n in ink.shape)
+    # BOX when it shrinks is an average over areas; enlarged, pixels would show without BILINEAR.
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    resized = np.asarray(Image.fromarray(ink).resize((width, height), how))
+    canvas = np.zeros((side, side), np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = resized
+    return _finish(canvas, frame, size)
+
+
+def _finish(fine: np.ndarray, frame: Frame, size: int) -> Tensor:
+    """The fine picture with its centre of mass where the frame wants it, at `size` pixels."""
+    if fine.sum() == 0:
+        raise ValueError("the drawing lies outside the pad: draw inside it.")
+    if frame.box is not None:
+        wanted = frame.centre * len(fine)
+        for axis in (0, 1):
+            mass = fine.sum(1 - axis)
+            shift = round(wanted - (mass @ (np.arange(len(fine)) + 0.5)) / mass.sum())
+            (ink,) = np.nonzero(mass)  # which must stay inside
+            shift = np.clip(shift, -ink[0], len(fine) - 1 - ink[-1])
+            fine = np.roll(fine, shift, axis)
+    image = fine.reshape(size, FINE, size, FINE).mean((1, 3))
+    return torch.from_numpy(image.clip(0, 1)).float()[None, None]

@@ -1,0 +1,210 @@
+"""Trees edited by hand: what changes, what is shared, what is refused; trees as JSON."""
+
+import json
+
+import pytest
+import tiny
+import torch
+
+from rnp_lib import edits
+from rnp_lib.model import RNP, ProgramTree
+from rnp_lib.transforms import affine, place
+
+LEAF, PART = (1, 0), (0,)
+
+
+@pytest.fixture(scope="module", params=[(2, 2), (2, 3, 2)], ids=["two levels", "three levels"])
+def model(request):
+    torch.manual_seed(1)
+    return RNP(tiny.config(tau=request.param)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tree(model):
+    return model.sample(2, seed=3)
+
+
+@pytest.fixture
+def other(model):
+    return model.sample(2, seed=4)
+
+
+def nodes(tree, path=()):
+    yield path, tree
+    for t, child in enumerate(tree.children):
+        yield from nodes(child, (*path, t))
+
+
+def redrawn(before, after):
+    """The paths whose programs are other objects than before."""
+    found = dict(nodes(after))
+    return {path for path, node in nodes(before) if found[path] is not node}
+
+
+def tensors(tree):
+    found = []
+    tree.map(lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+def assert_equal(first, second):
+    for a, b in zip(tensors(first), tensors(second), strict=True):
+        assert torch.equal(a, b)
+
+
+def assert_composed(tree):
+    """Every canvas is the sum of the visible children's, each drawn where its action says."""
+    for _, node in nodes(tree):
+        if node.children:
+            drawn = [
+                place(c.canvas, c.affine, node.canvas.shape[-1]) * (not c.hidden)
+                for c in node.children
+            ]
+            assert len(node.placed) == len(drawn)
+            for placed, expected in zip(node.placed, drawn, strict=True):
+                torch.testing.assert_close(placed, expected)
+            torch.testing.assert_close(node.canvas, sum(drawn))
+
+
+def below(tree, path):
+    return {p for p, _ in nodes(tree) if p[: len(path)] == path}
+
+
+def above(path):
+    return {path[:i] for i in range(len(path))}
+
+
+def test_move_changes_an_action_and_what_lies_above(model, tree):
+    moved = edits.move(model, tree, LEAF, rotation=0.5, centre_x=-1)
+    assert redrawn(tree, moved) == above(LEAF) | {LEAF}
+    action = edits.at(tree, LEAF).action.clone()
+    action[:, 2], action[:, 4] = 0.5, -1
+    node, c = edits.at(moved, LEAF), model.config
+    assert torch.equal(node.action, action)
+    extent = c.extent[1]  # of the second level
+    assert torch.equal(node.affine, affine(action, extent, c.rotation, c.shear, c.centre))
+    assert_composed(moved)
+    back = edits.move(
+        model, moved, LEAF, rotation=edits.at(tree, LEAF).action[0, 2].item(), centre_x=0.0
+    )
+    assert_composed(back)
+
+
+def test_hide_and_show(tree):
+    hidden = edits.hide(tree, PART)
+    assert not hidden.placed[0].any()
+    torch.testing.assert_close(hidden.canvas, sum(tree.placed[1:]))
+    assert_equal(edits.hide(hidden, PART, hidden=False), tree)
+    blank = edits.hide(edits.hide(tree, (0,)), (1,))
+    assert not blank.cut(1).any()
+
+
+@pytest.mark.parametrize("path", [(), PART, LEAF])
+def test_rewrite_runs_only_the_subtree(model, tree, other, path):
+    z = edits.at(other, path).z
+    new = edits.rewrite(model, tree, path, z)
+    assert redrawn(tree, new) == above(path) | below(tree, path)
+    assert torch.equal(edits.at(new, path).z, z)
+    assert_composed(new)
+    same = edits.rewrite(model, tree, path, edits.at(tree, path).z)
+    for a, b in zip(tensors(same), tensors(tree), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_steer_goes_along_a_direction_only(model, tree):
+    direction, mean = torch.randn(8) * 0.3, torch.randn(8)
+    other = torch.randn(8)
+    other -= (other @ direction) / (direction @ direction) * direction
+    ways = torch.stack([direction, other])
+    before = edits.coordinates(edits.at(tree, PART).z, ways, mean)
+    steered = edits.steer(model, tree, PART, direction, 1.5, mean)
+    after = edits.coordinates(edits.at(steered, PART).z, ways, mean)
+    torch.testing.assert_close(after[:, 0], torch.full((2,), 1.5))
+    torch.testing.assert_close(after[:, 1], before[:, 1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", [(), PART, LEAF])
+def test_resample_draws_the_program_of_another_tree_and_leaves_it_where_it_is(model, tree, path):
+    new = edits.resample(model, tree, path, seed=9, temperature=0.5)
+    dream = edits.at(model.sample(2, seed=9, temperature=0.5), path)
+    node = edits.at(new, path)
+    assert torch.equal(node.z, dream.z)
+    if path:
+        assert node.action is edits.at(tree, path).action
+    assert_composed(new)
+
+
+def test_a_copy_is_drawn_beside_the_original(model, tree):
+    twice = edits.duplicate(model, tree, PART)
+    assert len(twice.children) == 3
+    copy = twice.children[2]
+    assert copy.canvas is tree.children[0].canvas
+    assert not torch.equal(copy.action, tree.children[0].action)
+    assert_composed(twice)
+    assert_composed(edits.resample(model, twice, (2, 0), seed=1))
+
+
+def test_swap_and_transplant_exchange_what_is_drawn_not_where(tree, other):
+    swapped = edits.swap(tree, (0,), (1,))
+    for t in (0, 1):
+        assert swapped.children[t].canvas is tree.children[1 - t].canvas
+        assert swapped.children[t].affine is tree.children[t].affine
+    assert_equal(edits.swap(swapped, (0,), (1,)), tree)
+    new = edits.transplant(tree, LEAF, edits.at(other, (0, 1)))
+    assert edits.at(new, LEAF).canvas is edits.at(other, (0, 1)).canvas
+    assert edits.at(new, LEAF).affine is edits.at(tree, LEAF).affine
+    for edited in (swapped, new):
+        assert_composed(edited)
+
+
+def test_what_cannot_be_done_is_one_sentence(model, tree):
+    impossible = [
+        (lambda: edits.at(tree, (7,)), r"no program at \(7,\)"),
+        (lambda: edits.at(tree, (-1,)), r"no program at \(-1,\)"),
+        (lambda: edits.hide(tree, ()), "root lies in no other program"),
+        (lambda: edits.move(model, tree, (), rotation=0), "root lies in no other"),
+        (lambda: edits.move(model, tree, PART, size=0), "got 'size'"),
+        (lambda: edits.move(model, tree, PART, shear=1.5), "shear must be from -1 to 1"),
+        (lambda: edits.move(model, tree, PART, shear=float("nan")), "shear must be"),
+        (lambda: edits.swap(tree, PART, PART), "with itself"),
+        (lambda: edits.swap(tree, PART, LEAF), "one level"),
+        (lambda: edits.transplant(tree, PART, model.sample(1).children[0]), "different"),
+    ]
+    for call, words in impossible:
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+# Trees as JSON
+
+
+def test_json_round_trip_is_exact(model, tree, other):
+    edited = edits.hide(edits.move(model, tree, LEAF, rotation=0.123), PART)
+    edited = edits.duplicate(model, edits.transplant(edited, (1,), other.children[0]), (1,))
+    for original in (tree, edited, tree.children[0], model.parse(torch.rand(2, 1, 16, 16))):
+        copy = ProgramTree.from_json(original.to_json())
+        assert_equal(copy, original)
+        assert [n.hidden for _, n in nodes(copy)] == [n.hidden for _, n in nodes(original)]
+
+
+def test_json_that_is_no_tree_is_refused_in_one_sentence(tree):
+    plain = json.loads(tree.to_json())
+    child = plain["tree"]["children"][0]
+    for text in (
+        "",
+        "[]",
+        "{}",
+        "3",
+        json.dumps(plain | {"format": "rnp-tree-0"}),
+        json.dumps(plain | {"tree": plain["tree"] | {"side": 10**9}}),
+        json.dumps(plain | {"tree": plain["tree"] | {"z": [["a"]]}}),
+        json.dumps(plain | {"tree": plain["tree"] | {"z": [1.0, 2.0]}}),
+        json.dumps(plain | {"tree": plain["tree"] | {"children": [child | {"affine": [[1]]}]}}),
+        json.dumps(plain | {"tree": plain["tree"] | {"children": [child, 4]}}),
+        "[" * 100_000,
+    ):
+        with pytest.raises(ValueError, match=r"^this is no tree that `to_json` wrote \(.*\)\.$"):
+            ProgramTree.from_json(text)
+    tree.z[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        tree.to_json()

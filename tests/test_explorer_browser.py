@@ -1,0 +1,219 @@
+"""The explorer as people meet it: in JupyterLab and as a Voilà page, in a real browser.
+
+Screenshots are kept in runs/screenshots/.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rnp_lib.files import ROOT
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, or another one"),
+    pytest.mark.full_data("mnist"),
+]
+SHOTS = ROOT / "runs" / "screenshots"
+PATIENCE = 120_000  # ms, for what starts a kernel; else playwright's own 30 s
+THREE = [(0.3, 0.25), (0.45, 0.15), (0.65, 0.2), (0.68, 0.35), (0.5, 0.48)]
+THREE += [(0.68, 0.58), (0.7, 0.75), (0.5, 0.87), (0.3, 0.8)]
+SERVERS = {
+    "lab": ["-m", "jupyter", "lab", "--no-browser", "--IdentityProvider.token=", "--allow-root"],
+    "voila": ["-m", "voila", "06_explore.ipynb", "--no-browser"],
+}
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def server(request, tmp_path_factory):
+    """(kind, address, log file) of a server on a copy of the notebook; ended whatever happens."""
+    tmp_path = tmp_path_factory.mktemp(request.param)
+    shutil.copy(ROOT / "notebooks" / "06_explore.ipynb", tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Settings, workspaces and kernels' files of whoever runs the tests are left alone.
+    home = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "RUNTIME", "DATA")}
+    lab = {f"JUPYTERLAB_{name}_DIR": str(tmp_path / name) for name in ("SETTINGS", "WORKSPACES")}
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | home | lab | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    log = tmp_path / "server.log"
+    command = [sys.executable, *SERVERS[request.param], f"--port={port}"]
+    if request.param == "voila":
+        command += ["--TagRemovePreprocessor.enabled=True"]
+        command += ["--TagRemovePreprocessor.remove_cell_tags=notebook-only"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # so that its kernels end with it
+        )
+    try:
+        _wait_for(port, process, log)
+        yield request.param, f"http://127.0.0.1:{port}", log
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_for(port, process, log):
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start: {log.read_text()[-500:]}")
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    """The explorer's page, open and ready, and what went wrong in it so far."""
+    kind, address, _ = server
+    errors = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        # Nothing outside this machine is needed; what is asked for there is not fetched.
+        page.route(
+            "**/*",
+            lambda route: (
+                route.continue_() if "//127.0.0.1" in route.request.url else route.abort()
+            ),
+        )
+        if kind == "lab":
+            page.goto(f"{address}/lab/tree/06_explore.ipynb?reset", timeout=PATIENCE)
+            page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=PATIENCE)
+            _run_until_explorer(page)
+        else:
+            page.goto(address, timeout=PATIENCE)
+        page.wait_for_selector(".rnp [role=treeitem]", timeout=PATIENCE)
+        try:
+            yield page, errors
+        finally:
+            browser.close()
+
+
+def _run_until_explorer(page):
+    """Run the cells up to the one that shows the explorer, as a reader does: Shift-Enter."""
+    page.wait_for_selector("#jp-main-statusbar >> text=Idle", timeout=PATIENCE)
+    page.click(".jp-NotebookPanel .jp-Cell >> nth=0")
+    for _ in range(5):
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_timeout(200)  # the next cell is selected a moment later
+
+
+def settled(page, do):
+    """Do something, and wait until the page has been answered."""
+    root = page.locator(".rnp")
+    before = int(root.get_attribute("data-answers") or 0)
+    do()
+    page.wait_for_function(
+        """before => { const root = document.querySelector(".rnp");
+            return root.dataset.answers > before && !root.hasAttribute("aria-busy"); }""",
+        arg=before,
+    )
+
+
+def shown(page, selector):
+    """The pixels of a canvas."""
+    return page.locator(selector).first.evaluate("canvas => canvas.toDataURL()")
+
+
+def test_a_stroke_a_slider_and_the_keyboard(server, page):
+    kind, _, log = server
+    page, errors = page
+    canvas, part = ".rnp .big canvas", '.rnp [data-path="1"] canvas'
+    status = page.locator(".rnp .status")
+    untouched = shown(page, canvas)
+
+    def draw():
+        page.click("text=Clear")  # brings the pad into view, too
+        box = page.locator(".rnp .pad").bounding_box()
+        for i, (x, y) in enumerate(THREE):
+            at = box["x"] + x * box["width"], box["y"] + y * box["height"]
+            page.mouse.move(*at, steps=4)
+            if i == 0:
+                page.mouse.down()
+        page.mouse.up()
+
+    settled(page, draw)
+    assert "drawing" in status.inner_text()
+    drawn = shown(page, canvas)
+    assert drawn != untouched
+    error = float(page.locator(".rnp .number").inner_text().split()[0])
+    assert 0 < error < 20
+
+    settled(page, lambda: page.click('.rnp [data-path="1"]'))
+    assert page.locator('.rnp [data-path="1"]').get_attribute("aria-selected") == "true"
+    slider = page.locator('.rnp input[aria-label="rotation"]')
+    before = slider.input_value()
+    settled(page, lambda: slider.press("PageUp"))
+    assert float(slider.input_value()) != float(before)
+    turned = shown(page, canvas)
+    assert turned != drawn
+    code, of_part = page.locator('.rnp input[aria-label="direction 1"]'), shown(page, part)
+    settled(page, lambda: code.press("Home"))
+    assert shown(page, part) != of_part
+
+    node = page.locator('.rnp [data-path="1"]')
+    for key, text in (("Control+z", "1 edit"), ("Control+z", "Undone"), ("d", "Selected: part 5")):
+        node = page.locator(".rnp [role=treeitem][aria-selected=true]")
+        settled(page, lambda node=node, key=key: node.press(key))
+        assert text in status.inner_text()
+    settled(page, lambda: page.click("text=Reset"))
+    assert shown(page, canvas) == drawn
+
+    page.locator(".rnp input[type=file]").set_input_files(
+        {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    page.wait_for_selector(".rnp .status.wrong")
+    assert status.inner_text() == "The file is not a PNG that can be read: choose another one."
+    chart = page.locator(".rnp .map")
+    settled(page, lambda: chart.click(position={"x": 150, "y": 200}))
+    page.wait_for_function(
+        "() => document.querySelector('.rnp .status').textContent.includes('test image')"
+    )
+    chart.drag_to(chart, source_position={"x": 140, "y": 180}, target_position={"x": 270, "y": 200})
+    page.wait_for_selector(".rnp .strip button")
+    settled(page, draw)
+    settled(page, lambda: page.click('.rnp [data-path="2"]'))
+    settled(page, lambda: page.locator('.rnp input[aria-label="rotation"]').press("PageUp"))
+    page.wait_for_function(
+        "() => document.querySelector('.rnp .status').textContent.includes('1 edit')"
+    )
+
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".rnp").screenshot(path=SHOTS / f"{kind}.png")
+    assert not errors
+    assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_it_is_readable_at_twice_the_size(server, page):
+    kind, _, _ = server
+    page, errors = page
+    page.set_viewport_size({"width": 700, "height": 2600})  # half of 1400, and no need to scroll
+    page.wait_for_timeout(500)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".rnp").screenshot(path=SHOTS / f"{kind}-200.png")
+    overflow = page.locator(".rnp").evaluate("e => e.scrollWidth - e.clientWidth")
+    assert overflow <= 1  # the tree alone scrolls sideways
+    assert not errors
