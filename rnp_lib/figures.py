@@ -33,6 +33,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig3a_mnist",
         "fig3b_omniglot",
         "fig3c_fashion",
+        "true_strokes",
         "three_levels",
     ),
     "02_topography": ("fig4a_tsne", "fig4b_clusters"),

@@ -73,7 +73,7 @@ def test_the_committed_models_are_good_enough():
     assert samples["mnist_class_min"] >= 0.04
 
 
-@pytest.mark.parametrize("name", [*SCORED, "scenes", "vae-fashion"])
+@pytest.mark.parametrize("name", [*SCORED, "scenes", "strokes", "vae-fashion"])
 def test_a_learning_curve_lies_beside_the_checkpoint_it_led_to(name):
     about = checkpoints.metadata(name)
     with open(checkpoints.find(name).with_suffix(".csv"), newline="") as file:
@@ -139,3 +139,18 @@ def test_the_recipes_table_is_its_record():
         ]
         for run in runs
     ]
+
+
+def test_the_table_of_strokes_is_its_record():
+    text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))["strokes"]
+    section = text.partition("## Windows that find the ink")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("| ")][1:]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [run["what"], f"{run['ari_parts']:.3f}", f"{run['ari_sub_parts']:.3f}"]
+        for run in record["runs"]
+    ]
+    found = records.load("true_strokes")["numbers"]
+    assert found["n"] == 2000
+    assert found["ari_parts"] > found["ari_parts_kmeans"]
+    assert found["ari_sub_parts"] > found["ari_sub_parts_kmeans"]
