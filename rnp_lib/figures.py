@@ -33,6 +33,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig3a_mnist",
         "fig3b_omniglot",
         "fig3c_fashion",
+        "learning_curves",
         "true_strokes",
         "three_levels",
     ),
