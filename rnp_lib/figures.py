@@ -33,6 +33,8 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig3a_mnist",
         "fig3b_omniglot",
         "fig3c_fashion",
+        "learning_curves",
+        "true_strokes",
         "three_levels",
     ),
     "02_topography": ("fig4a_tsne", "fig4b_clusters"),

@@ -271,12 +271,12 @@ def learning_curves(logs: dict[str, Path]) -> Figure:
         for colour, (name, path) in zip(COLOURS, logs.items(), strict=False):
             with open(path, newline="") as file:
                 rows = list(csv.DictReader(file))
-            seen = [int(row["images"]) for row in rows]
-            axes.plot(seen, [float(row["sse"]) for row in rows], color=colour, lw=0.8)
-            judged = [row for row in rows if row["validation_sse"]]
-            points = [[float(row[key]) for row in judged] for key in ("images", "validation_sse")]
-            axes.plot(*points, "o", color=colour, markersize=3, label=name)
-        axes.set(xlabel="training images seen", ylabel="squared error per image", yscale="log")
+            for key, style in (("sse", {"lw": 0.8}), ("validation_sse", {"lw": 0, "marker": "."})):
+                points = [(int(row["images"]) / 1000, float(row[key])) for row in rows if row[key]]
+                axes.plot(*zip(*points, strict=True), color=colour, **style)
+            axes.lines[-1].set_label(name)
+        axes.set(xlabel="training images seen, thousands", ylabel="squared error per image")
+        axes.set_yscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_formatter("{x:.0f}")
         axes.set_yticks([5, 10, 20, 50])

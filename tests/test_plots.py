@@ -113,7 +113,7 @@ def test_learning_curves_show_training_and_validation(tmp_path):
     path.write_text("images,sse,validation_sse\n64,50,\n128,20.5,30\n")
     axes = plots.learning_curves({"one": path, "two": path}).axes[0]
     lines = [[*zip(*line.get_data(), strict=True)] for line in axes.lines]
-    assert lines == [[(64, 50), (128, 20.5)], [(128, 30)]] * 2
+    assert lines == [[(0.064, 50), (0.128, 20.5)], [(0.128, 30)]] * 2
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
 
 

@@ -1,6 +1,7 @@
 """Numbers in the README are those of the records, and its Python runs."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -8,13 +9,15 @@ import re
 import pytest
 
 from rnp_lib import checkpoints, data, figures, metrics, records
+from rnp_lib.config import PRESETS, Config
 from rnp_lib.files import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+RECIPE = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
 # A number is followed by a comment that names its record, and its unit if that is not 1:
 # 5.12<!-- fig3a_mnist:sse -->, 103<!-- performance:flops_per_image.full/1e6 -->
-NUMBERS = re.findall(r"([\d.,]+)<!-- (\S+?):(\S+) -->", README + PERFORMANCE)
+NUMBERS = re.findall(r"([\d.,]+)<!-- (\S+?):(\S+) -->", README + PERFORMANCE + RECIPE)
 
 
 def _recorded(record: str, key: str) -> float:
@@ -73,13 +76,25 @@ def test_the_committed_models_are_good_enough():
     assert samples["mnist_class_min"] >= 0.04
 
 
-@pytest.mark.parametrize("name", [*SCORED, "scenes", "vae-fashion"])
+@pytest.mark.parametrize("name", [*SCORED, "scenes", "strokes", "vae-fashion"])
 def test_a_learning_curve_lies_beside_the_checkpoint_it_led_to(name):
     about = checkpoints.metadata(name)
     with open(checkpoints.find(name).with_suffix(".csv"), newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["validation_sse"]) == pytest.approx(about["validation_sse"], rel=1e-6)
     assert int(last["images"]) >= 0.999 * sum(about["config"]["images"]) - 128
+
+
+def test_the_paper_s_recipe_has_its_record_and_curve():
+    record = records.load("paper_mnist")
+    with open(ROOT / "figures" / "paper_mnist.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    about = record["model"]
+    assert float(last["validation_sse"]) == pytest.approx(about["validation_sse"], rel=1e-6)
+    assert record["numbers"]["sse"] == pytest.approx(about["test_sse"], rel=1e-3)
+    preset = dataclasses.replace(PRESETS["paper-mnist"], images=about["config"]["images"])
+    assert Config.from_dict(about["config"]) == preset
+    assert sum(preset.images) == 24 * 55_000  # as the pages say
 
 
 @pytest.mark.full_data("mnist", "omniglot", "fashion")
@@ -121,7 +136,7 @@ def test_the_speed_that_was_aimed_at_is_reached():
 
 
 def test_the_recipes_table_is_its_record():
-    text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    text = RECIPE
     record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))
     runs = record["runs"]
     for seed in record["seeds"]:
@@ -139,3 +154,17 @@ def test_the_recipes_table_is_its_record():
         ]
         for run in runs
     ]
+
+
+def test_the_table_of_strokes_is_its_record():
+    record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))["strokes"]
+    section = RECIPE.partition("## Windows that find the ink")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("| ")][1:]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [run["what"], f"{run['ari_parts']:.3f}", f"{run['ari_sub_parts']:.3f}"]
+        for run in record["runs"]
+    ]
+    found = records.load("true_strokes")["numbers"]
+    assert found["n"] == 2000
+    assert found["ari_parts"] > found["ari_parts_kmeans"]
+    assert found["ari_sub_parts"] > found["ari_sub_parts_kmeans"]
