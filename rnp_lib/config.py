@@ -76,6 +76,9 @@ class Config:
     # Images at the start in which every patch is a dab, the same round spot, so that windows learn
     # to find the ink before patches learn to draw; over as many again the patches take over.
     dabs: int = 0
+    # Training images are distorted by affine maps drawn at random, whose numbers differ from the
+    # identity's by this at most (of half an image's side, for shifts).
+    jitter: float = 0.0
     batch_size: int = 128
     optimiser: str = "muon"
     lr: float = 3e-3
@@ -204,8 +207,8 @@ def _check(c: Config) -> None:
             f"a child must be smaller than its parent: extent {pair!r} with shear {c.shear} needs "
             f"0 < min <= max < {1 / stretch:.3f}.",
         )
-    for name, least in (("rotation", 0), ("shear", 0), ("centre", 0), ("part_weight", 0)):
-        need(getattr(c, name) >= least, f"{name} must not be negative: got {getattr(c, name)!r}.")
+    for name in ("rotation", "shear", "centre", "part_weight", "jitter"):
+        need(getattr(c, name) >= 0, f"{name} must not be negative: got {getattr(c, name)!r}.")
     for name in ("sigma2", "lr", "adam_lr", "clip"):
         need(getattr(c, name) > 0, f"{name} must be positive: got {getattr(c, name)!r}.")
     positive = "z_dim e_dim rank trunk_depth trunk_width hidden action_hidden batch_size".split()

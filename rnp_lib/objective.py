@@ -74,14 +74,18 @@ PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
 def terms(model: ImageModel, x: Tensor, noise: Tensor, depth: int | None = None) -> Terms:
     """One sample of the objective for images x (B, 1, H, W), noise (B, |z|) from N(0, I).
 
+    The part term is 0 where the model's config gives it no weight.
+
     Args:
         depth: levels to unroll (all K unless told): below, parts are drawn directly.
     """
     k = model.config.depth
     q = model.encode(x)
     tree = model.unroll(q.mean + q.scale * noise, k, k if depth is None else depth)
-    part = PART_TERMS[model.config.part_term](tree, x)
-    return Terms(squared_error(tree.canvas, x), kl_to_prior(q), part)
+    sse = squared_error(tree.canvas, x)
+    weighs = model.config.part_weight > 0  # else its cuts need not be drawn
+    part = PART_TERMS[model.config.part_term](tree, x) if weighs else torch.zeros_like(sse)
+    return Terms(sse, kl_to_prior(q), part)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class Step:
             replay: whether to record the step as a CUDA graph, once for each depth.
         """
         self.objective, self.optimisers, self.clip = objective, optimisers, config.clip
-        self.parameters = list(objective.parameters())
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.before = [torch.empty_like(p) for p in self.parameters]
         self.x = torch.empty_like(x)
         self.noise = torch.empty(len(x), config.z_dim, device=x.device)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -60,6 +61,21 @@ def learning_rate_factor(config: Config, step: int, stage_start: int, total: int
     """
     warm = min(1.0, (step - stage_start + 1) / config.warmup) if config.warmup else 1.0
     return warm * (0.5 * (1 + math.cos(math.pi * step / total)) if config.decay == "cosine" else 1)
+
+
+def jitter(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Images (B, 1, H, W), each distorted by an affine map of its own.
+
+    Args:
+        amount: by how much the map's six numbers differ from the identity's at most; of shifts it
+            is in half sides of an image.
+    """
+    device = images.device
+    distortion = 2 * torch.rand(len(images), 2, 3, generator=generator, device=device) - 1
+    maps = torch.eye(2, 3, device=device) + amount * distortion
+    grid = F.affine_grid(maps, images.shape, align_corners=False)
+    # Bicubic, as bilinear sampling would blur strokes, and the model would learn to.
+    return F.grid_sample(images, grid, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def split_validation(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,12 +165,14 @@ class Trainer:
             generator = self._generator(0, epoch)
             order = torch.randperm(len(self.images), generator=generator, device=self.device)
             self._epoch, self._order = epoch, order
-        chosen = self._order[position * size : (position + 1) * size]
+        images = self.images[self._order[position * size : (position + 1) * size]]
+        if self.config.jitter:
+            images = jitter(images, self.config.jitter, self._generator(2, step))
         noise = torch.randn(
             size, self.config.z_dim, generator=self._generator(1, step), device=self.device
         )
         mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-        return self.images[chosen[mine]], noise[mine]
+        return images[mine], noise[mine]
 
     def rate(self, step: int) -> float:
         """What the learning rates of the config are multiplied by in a step."""

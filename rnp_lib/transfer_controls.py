@@ -45,7 +45,9 @@ CONDITIONS = {
     "everything": "everything retrained",
     "random": "encoder, random decoder",
     "codes": "codes alone, by descent",
+    "both": "encoder retrained, then codes",
 }
+TRIED = [condition for condition in CONDITIONS if condition != "both"]  # "encoder" measures it
 MODELS = {"rnp": "RNP", "vae": "plain VAE"}
 SHOTS = (1, 20)  # images of a digit
 DRAWS = 5  # of so few images
@@ -82,7 +84,7 @@ def plan(task: Task) -> list[Trial]:
         Trial(model, condition, seed)
         for seed in range(task.seeds)
         for model in MODELS
-        for condition in CONDITIONS
+        for condition in TRIED
     ]
     if task.digit is not None:
         trials += [
@@ -109,12 +111,15 @@ def base_path(task: Task, trial: Trial, models: Path) -> Path:
 
 
 def run_trial(task: Task, trial: Trial, base: ImageModel, images: Images) -> dict[str, Any]:
-    """Adapt a base model and measure it: `new`, `old` and, after retraining, `validation_sse`."""
+    """Adapt a base model and measure it: `new`, `old` and, after retraining, `validation_sse`.
+
+    An encoder retrained on all images is measured once more, `then_codes`: with the codes that
+    descent makes of its own.
+    """
     if trial.condition == "none":
         return scores(base, images)
     if trial.condition == "codes":  # which forgets nothing
-        stride = len(images.new) // CODE_IMAGES or 1
-        return {"new": summary(code_error(base, images.new[::stride], CODE_STEPS))}
+        return {"new": _codes(base, images)}
     if trial.shots:
         adapted, validation = retrain_few(base, images.learn, trial.shots, trial.draw)
     else:
@@ -124,7 +129,15 @@ def run_trial(task: Task, trial: Trial, base: ImageModel, images: Images) -> dic
         adapted, validation = retrain(
             base, images.learn, task.images, seed=trial.seed, everything=everything
         )
-    return {**scores(adapted, images), "validation_sse": validation}
+    result = {**scores(adapted, images), "validation_sse": validation}
+    if trial.condition == "encoder" and not trial.shots:
+        result["then_codes"] = _codes(adapted, images)
+    return result
+
+
+def _codes(model: ImageModel, images: Images) -> dict[str, float]:
+    stride = len(images.new) // CODE_IMAGES or 1
+    return summary(code_error(model, images.new[::stride], CODE_STEPS))
 
 
 def run(name: str, models: Path, out: Path, device: torch.device) -> dict[str, Any]:
@@ -203,6 +216,8 @@ def _recorded(path: Path, inputs: dict) -> list[dict]:
 
 def chosen(record: dict, model: str, condition: str, shots: int | None = None) -> list[dict]:
     """The trials of a record, of whatever seeds and draws, of one model and condition."""
+    if condition == "both":
+        return [{"new": trial["then_codes"]} for trial in chosen(record, model, "encoder")]
     wanted = {"model": model, "condition": condition, "shots": shots}
     return [trial for trial in record["trials"] if wanted.items() <= trial.items()]
 

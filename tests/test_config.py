@@ -45,6 +45,7 @@ def test_frozen_and_hashable():
         (dict(shear=-0.1), "shear must not be negative"),
         (dict(centre=-0.1), "centre must not be negative"),
         (dict(part_weight=-1.0), "part_weight must not be negative"),
+        (dict(jitter=-0.1), "jitter must not be negative"),
         (dict(sigma2=0.0), "sigma2 must be positive: got 0.0"),
         (dict(sigma2=float("nan")), "sigma2 must be positive: got nan"),
         (dict(lr=0.0), "^lr must be positive"),

@@ -96,6 +96,8 @@ def test_elbo_against_a_slow_one(k, feedback):
     expected = -torch.stack(elbos).mean()
     torch.testing.assert_close(loss + constant(144, sigma2), expected, rtol=1e-10, atol=1e-10)
     assert all(term.shape == (3,) for term in result)
+    model.config = dataclasses.replace(model.config, part_weight=0.0)
+    assert not terms(model, x, noise).part.any()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])

@@ -29,6 +29,7 @@ from rnp_lib.config import Config
 from rnp_lib.encoder import MatrixConv2d
 from rnp_lib.objective import Terms, reconstruction_error
 from rnp_lib.train import Trainer, TrainingStopped, train
+from rnp_lib.trainer import jitter
 
 CPU = torch.device("cpu")
 EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
@@ -264,6 +265,39 @@ def test_dabs_are_gone_when_training_ends_and_validation_sees_them(config, image
         shares.append(float(trainer.model.hypernet.dab_share))
         assert trainer.average.module.hypernet.dab_share == shares[-1]
     assert shares == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2] + [0] * 10)
+
+
+def test_jitter_is_an_affine_map_of_each_image_for_itself():
+    x = torch.zeros(200, 1, 15, 15)
+    x[:, :, 6:9, 6:9] = 1
+    seeded = torch.Generator().manual_seed
+    moved = jitter(x, 0.2, seeded(1))
+    assert torch.equal(moved, jitter(x, 0.2, seeded(1)))
+    assert not torch.equal(moved, jitter(x, 0.2, seeded(2)))
+    assert not torch.equal(moved[0], moved[1])
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    torch.testing.assert_close(jitter(x, 0.0, seeded(1)), x, rtol=0, atol=1e-5)
+    # The square's centre moves by the map's shift alone: 0.2 half sides of 7.5 pixels at most.
+    pixels = torch.arange(15.0) - 7
+    mass = moved.sum((1, 2, 3))
+    centres = torch.stack([(moved.sum((1, d)) @ pixels) / mass for d in (3, 2)])
+    assert 1.2 < centres.abs().max() < 1.5 / 0.8 + 0.1
+    assert centres.mean().abs() < 0.2
+    areas = mass / 9
+    assert 0.5 < areas.min() < 0.85
+    assert 1.2 < areas.max() < 1.7
+
+
+def test_batches_are_jittered_alike_by_one_process_and_by_two(config, images, tmp_path):
+    plain, shaken = (Trainer(config(jitter=j), images, tmp_path, CPU) for j in (0.0, 0.1))
+    (x, noise), (y, noise_of_shaken) = plain.batch(3), shaken.batch(3)
+    assert torch.equal(noise, noise_of_shaken)
+    assert not torch.equal(x, y)
+    assert torch.equal(y, jitter(x, 0.1, shaken._generator(2, 3)))
+    second = Trainer(config(jitter=0.1), images, tmp_path, CPU)
+    second.rank, second.world = 1, 2
+    assert torch.equal(second.batch(3)[0], y[len(y) // 2 :])
 
 
 def test_an_existing_run_is_not_overwritten(config, finished):

@@ -18,7 +18,7 @@ from rnp_lib.config import PRESETS
 from rnp_lib.objective import reconstruction_error, squared_error
 from rnp_lib.trainer import Trainer, split_validation
 from rnp_lib.transfer import TASKS, Task
-from rnp_lib.transfer_controls import CONDITIONS, MODELS, SHOTS, Trial
+from rnp_lib.transfer_controls import CONDITIONS, MODELS, SHOTS, TRIED, Trial
 
 CPU = torch.device("cpu")
 TASK = Task("tiny-no1", digit=1, images=64, reference="tiny", seeds=2)
@@ -131,7 +131,8 @@ def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
 
     monkeypatch.setattr(Trainer, "train_step", counted)
     before = reconstruction_error(model, images).mean()
-    adapted, validation = transfer.retrain(model, images, 800, batch_size=8, warmup=2, lr=2e-2)
+    changes = {"batch_size": 8, "warmup": 2, "lr": 2e-2, "jitter": 0.0, "sigma2": 0.02}
+    adapted, validation = transfer.retrain(model, images, 800, **changes)
     assert sum(map(len, seen)) == 800
     known, held_back = split_validation(images)
     known = {x.numpy().tobytes() for x in known}
@@ -179,14 +180,14 @@ def test_few_shots_are_few_and_not_for_validation(model, images, shots, monkeypa
     def retrain(model, few, budget, **settings):
         given.append((few, budget, settings))
         better = copy.deepcopy(model)
-        if budget != 30 * 32:  # so that 30 steps are the best
+        if budget != 30 * 64:  # so that 30 steps are the best
             better.encoder[-1].bias.data += worse
         return better, 0.0
 
     monkeypatch.setattr(transfer, "retrain", retrain)
     known, validation = split_validation(images + torch.linspace(0, 0.1, 120).view(-1, 1, 1, 1))
     adapted, error = transfer.retrain_few(model, torch.cat([known, validation]), shots, draw=1)
-    assert [budget for _, budget, _ in given] == [32 * n for n in transfer.SHOT_STEPS]
+    assert [budget for _, budget, _ in given] == [64 * n for n in transfer.SHOT_STEPS]
     assert {settings["seed"] for _, _, settings in given} == {1}
     few = given[0][0]
     assert len(few.flatten(1).unique(dim=0)) == shots
@@ -225,7 +226,7 @@ def test_descent_on_codes_explains_better_and_leaves_the_model_alone(model, imag
 
     def objective(z):
         sse = squared_error(model.decode(z).canvas, x)
-        return sse / (2 * model.config.sigma2) + z.square().sum(1) / 2, sse
+        return sse / (2 * transfer.RECIPE["sigma2"]) + z.square().sum(1) / 2, sse
 
     with torch.no_grad():
         start, start_sse = objective(model.encode(x).mean)
@@ -325,16 +326,17 @@ def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
     assert record["reference"]["path"] == "tiny.safetensors"
     for seed in range(2):
         for model in MODELS:
-            for condition in CONDITIONS:
+            for condition in TRIED:
                 wanted = {"model": model, "condition": condition, "seed": seed, "shots": None}
                 (trial,) = [t for t in record["trials"] if wanted.items() <= t.items()]
                 assert np.isfinite(trial["new"]["sse"])
                 assert ("old" in trial) == (condition != "codes")
                 assert ("validation_sse" in trial) == (condition not in ("none", "codes"))
+                assert ("then_codes" in trial) == (condition == "encoder")
     for shots in SHOTS:
         trials = transfer_controls.chosen(record, "rnp", "encoder", shots)
         assert sorted(t["draw"] for t in trials) == [0, 1]
-    assert len(record["trials"]) == 2 * 2 * len(CONDITIONS) + 2 * len(SHOTS)
+    assert len(record["trials"]) == 2 * 2 * len(TRIED) + 2 * len(SHOTS)
     assert "RNP 0, no retraining: SSE" in capsys.readouterr().out
     table = transfer_controls.table(record)
     assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS)
@@ -342,6 +344,8 @@ def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
     found = transfer_controls.numbers(record)
     pair = [t["new"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
     assert found["vae_encoder"] == pytest.approx(sum(pair) / 2)
+    pair = [t["then_codes"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
+    assert found["vae_both"] == pytest.approx(sum(pair) / 2)
     unit = record["reference"]["new"]["sse"]
     assert found["vae_encoder_ratio"] == pytest.approx(found["vae_encoder"] / unit)
     assert {"rnp_none_old", "rnp_codes_stderr", "shots_1", "shots_20_old"} <= found.keys()
@@ -366,7 +370,7 @@ def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
 
     monkeypatch.setattr(transfer_controls, "run_trial", note)
     control(world)
-    assert ran == [Trial("rnp", condition, 1) for condition in CONDITIONS]
+    assert ran == [Trial("rnp", condition, 1) for condition in TRIED]
     # Another budget: nothing that is recorded compares with what would be run now.
     ran.clear()
     monkeypatch.setitem(TASKS, "7", dataclasses.replace(TASK, images=80))
@@ -440,8 +444,9 @@ def test_the_command_retrains_an_encoder(world, monkeypatch, capsys):
 
 
 def test_the_command_runs_controls(world, monkeypatch, capsys):
-    stub = {"new": {"n": 1, "sse": 1.0, "sse_stderr": 0.0}}
-    monkeypatch.setattr(transfer_controls, "run_trial", lambda *_: {**stub, "old": stub["new"]})
+    sse = {"n": 1, "sse": 1.0, "sse_stderr": 0.0}
+    stub = dict.fromkeys(("new", "old", "then_codes"), sse)
+    monkeypatch.setattr(transfer_controls, "run_trial", lambda *_: stub)
     assert not rnp(monkeypatch, "transfer", "7", "--controls", "--device", "cpu")
     assert "plain VAE, encoder retrained" in capsys.readouterr().out
     assert (world / "figures" / "transfer_7.json").is_file()
