@@ -56,6 +56,7 @@ class Task:
         images: how many images a retraining sees, counting each as often as it is seen.
         reference: the committed model that saw every class; None if there is none.
         seeds: how many models, of as many seeds, meet the characters.
+        jitter: of the images while retraining.
     """
 
     base: str
@@ -63,6 +64,7 @@ class Task:
     images: int
     reference: str | None = None
     seeds: int = 1
+    jitter: float = RECIPE["jitter"]
 
     @property
     def vae(self) -> str:
@@ -77,9 +79,9 @@ class Task:
 
 
 TASKS = {
-    "7": Task("mnist-no7", digit=7, images=250_000, reference="mnist", seeds=3),
-    "8": Task("mnist-no8", digit=8, images=250_000, reference="mnist"),
-    "omniglot": Task("omniglot", digit=None, images=150_000),
+    "7": Task("mnist-no7", digit=7, images=150_000, reference="mnist", seeds=3),
+    "8": Task("mnist-no8", digit=8, images=150_000, reference="mnist"),
+    "omniglot": Task("omniglot", digit=None, images=250_000, jitter=0.15),
 }
 
 
@@ -282,10 +284,12 @@ def retrain_encoder(name: str, out: Path, seed: int, device: torch.device) -> di
     images, digests = load(task)
     images = Images(*(x.to(device) for x in images))
     model = checkpoints.load(base, device)
-    adapted, validation = retrain(model, images.learn, task.images, seed=seed)
+    settings = {"seed": seed, "jitter": task.jitter}
+    adapted, validation = retrain(model, images.learn, task.images, **settings)
     about = {
         "task": name,
         "budget": task.images,
+        "recipe": {**RECIPE, "jitter": task.jitter},
         "seed": seed,
         "data_sha256": digests,
         "code": code,

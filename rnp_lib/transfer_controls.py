@@ -51,9 +51,8 @@ TRIED = [condition for condition in CONDITIONS if condition != "both"]  # "encod
 MODELS = {"rnp": "RNP", "vae": "plain VAE"}
 SHOTS = (1, 20)  # images of a digit
 DRAWS = 5  # of so few images
-CODE_IMAGES = 1_000  # about so many held-out images get their codes adjusted
+CODE_IMAGES = 500  # about so many held-out images get their codes adjusted
 SETTINGS = {
-    "recipe": RECIPE,
     "drawers": DRAWERS,
     "shots": {"steps": list(SHOT_STEPS), **SHOT_RECIPE},
     "codes": {"steps": CODE_STEPS, "rate": CODE_RATE},
@@ -126,9 +125,8 @@ def run_trial(task: Task, trial: Trial, base: ImageModel, images: Images) -> dic
         if trial.condition == "random":
             base = random_decoder(base, 1_000 + trial.seed)  # not where its own training began
         everything = trial.condition == "everything"
-        adapted, validation = retrain(
-            base, images.learn, task.images, seed=trial.seed, everything=everything
-        )
+        settings = {"seed": trial.seed, "everything": everything, "jitter": task.jitter}
+        adapted, validation = retrain(base, images.learn, task.images, **settings)
     result = {**scores(adapted, images), "validation_sse": validation}
     if trial.condition == "encoder" and not trial.shots:
         result["then_codes"] = _codes(adapted, images)
@@ -166,6 +164,7 @@ def run(name: str, models: Path, out: Path, device: torch.device) -> dict[str, A
             "images": {kind: len(x) for kind, x in images._asdict().items()},
             "budget": task.images,
             **SETTINGS,
+            "recipe": {**RECIPE, "jitter": task.jitter},
         },
         "trials": [],
     }

@@ -168,3 +168,17 @@ def test_the_table_of_strokes_is_its_record():
     assert found["n"] == 2000
     assert found["ari_parts"] > found["ari_parts_kmeans"]
     assert found["ari_sub_parts"] > found["ari_sub_parts_kmeans"]
+
+
+def test_the_table_of_retrainings_is_its_record():
+    record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))["transfer"]
+    section = RECIPE.partition("## Retraining an encoder")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
+    for row, run in zip(rows, record["runs"], strict=True):
+        what, images, sse, call = (cell.strip() for cell in row)
+        assert (what, images) == (run["what"], f"{run['images']:,}")
+        assert sse == f"{run['validation_sse']:.2f}"
+        for name, value in run["settings"].items():
+            assert f", {name}={value:g}" in call
+    assert f"{record['reference_sse']:.2f} on them" in section
+    assert record["runs"][-1]["settings"] == {}
