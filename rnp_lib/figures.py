@@ -40,6 +40,14 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "02_topography": ("fig4a_tsne", "fig4b_clusters"),
     "03_interpolation": ("fig4c_interpolation",),
     "04_prior_sampling": ("fig5_samples",),
+    "05_transfer": (
+        "fig6a_seven",
+        "fig6b_eight",
+        "fig6c_omniglot",
+        "fig6d_controls",
+        "fig6e_reuse",
+        "fig6f_shots",
+    ),
     "06_explore": (),
 }
 NOTEBOOKS = ROOT / "notebooks"

@@ -41,7 +41,7 @@ def controls(records: dict[str, dict]) -> Figure:
             target = TASKS[record["task"]].target * yardstick(record)
             cell.axvline(target, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
             cell.set(title=title, xscale="log", xlabel="SSE per image")
-            cell.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            cell.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             cell.xaxis.set_major_formatter("{x:g}")
             cell.xaxis.set_minor_formatter("")
             cell.grid(axis="x", color="0.93", linewidth=0.6)

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from rnp_lib import checkpoints, data, figures, metrics, records
+from rnp_lib import checkpoints, data, figures, metrics, records, transfer, transfer_controls
 from rnp_lib.config import PRESETS, Config
 from rnp_lib.files import ROOT
+from rnp_lib.transfer_controls import Trial
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
@@ -182,3 +183,31 @@ def test_the_table_of_retrainings_is_its_record():
             assert f", {name}={value:g}" in call
     assert f"{record['reference_sse']:.2f} on them" in section
     assert record["runs"][-1]["settings"] == {}
+
+
+@pytest.mark.parametrize("name", transfer.TASKS)
+def test_the_controls_of_transfer_are_complete_and_of_the_committed_models(name):
+    record, task = records.load(f"transfer_{name}"), transfer.TASKS[name]
+    keys = [field.name for field in dataclasses.fields(Trial)]
+    trials = {Trial(**{key: t[key] for key in keys}): t for t in record["trials"]}
+    assert list(trials) == transfer_controls.plan(task)
+    base = checkpoints.find(task.base)
+    digest = hashlib.sha256(base.read_bytes()).hexdigest()
+    for trial, found in trials.items():
+        if (trial.model, trial.seed) == ("rnp", 0):
+            assert found["base"] == {"path": f"checkpoints/{base.name}", "sha256": digest}
+    encoder = checkpoints.metadata(checkpoints.find(f"encoder-{name}"), checkpoints.ENCODER_FORMAT)
+    assert record["inputs"]["recipe"] == encoder["recipe"]
+    assert record["inputs"]["budget"] == encoder["budget"] == task.images
+    found = trials[Trial("rnp", "encoder")]["new"]["sse"]
+    assert encoder["after"]["new"]["sse"] == pytest.approx(found, rel=1e-3)
+
+
+def test_what_the_page_says_of_transfer():
+    """What is drawn is the decoder's doing, and descent finds better codes than the encoder."""
+    for name, task in transfer.TASKS.items():
+        found = transfer_controls.numbers(records.load(f"transfer_{name}"))
+        assert found["rnp_encoder"] < found["rnp_none"] < found["rnp_random"]
+        assert found["rnp_both"] < found["rnp_encoder"]
+        if name != "8":
+            assert found["rnp_codes_ratio"] <= task.target
