@@ -53,14 +53,13 @@ class Step:
         self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
         self.dtype = precision(config, x.device)
         self.replay = replay
-        self.depth, self.run = None, None
+        self.depth, self.recording = None, None
 
     def __call__(self, depth: int) -> Tensor:
         """Train on the batch with the tree `depth` levels deep: values reported, gradient norm."""
         if depth != self.depth:
-            self.depth = depth
-            self.run = Replayed(self._work) if self.replay else self._work
-        return self.run().clone()
+            self.depth, self.recording = depth, Recording()
+        return (self.recording(self._work) if self.replay else self._work()).clone()
 
     def _work(self) -> Tensor:
         with torch.autocast(self.x.device.type, self.dtype, self.dtype != torch.float32):
@@ -82,28 +81,28 @@ class Step:
             torch.lerp(before, parameter, self.rate.to(before), out=parameter)
 
 
-class Replayed:
-    """`work` run as it is three times, then recorded as a CUDA graph and replayed.
+class Recording:
+    """Work run as it is three times, then recorded as a CUDA graph and replayed.
 
-    `work` must touch no tensor but those that stay in place; what it returns is overwritten by the
-    next call.
+    The work must be the same in every call and touch no tensor but those that stay in place; what
+    it returns is overwritten by the next call.
     """
 
-    def __init__(self, work: Callable[[], Tensor]):
-        self.work, self.calls, self.graph = work, 0, None
+    def __init__(self):
+        self.calls, self.graph = 0, None
 
-    def __call__(self) -> Tensor:
+    def __call__(self, work: Callable[[], Tensor]) -> Tensor:
         self.calls += 1
         if self.calls <= 3:  # libraries and optimisers set up here what must not be recorded
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                result = self.work()
+                result = work()
             torch.cuda.current_stream().wait_stream(side)
             return result
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self.result = self.work()
+                self.result = work()
         self.graph.replay()
         return self.result

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rnp_lib import checkpoints
 from rnp_lib.baselines import build
@@ -136,7 +136,7 @@ class Trainer:
         replay = device.type == "cuda" and self.world == 1
         share = self.images[: config.batch_size // self.world]
         self.update = Step(self.objective, self.optimisers, config, share, replay)
-        self.average = AveragedModel(self.model, multi_avg_fn=self._average)
+        self.average = AveragedModel(self.model)
         self.step, self.seconds = 0, 0.0
         self._epoch, self._order = -1, None
 
@@ -189,14 +189,11 @@ class Trainer:
         if c.dabs:
             self.model.hypernet.mix_in_dabs(step * c.batch_size)
         values = update(self.depth(step))
+        # The average is exponential, and follows faster in the first steps.
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(min(c.ema, (1 + step) / (10 + step)))
         self.average.update_parameters(self.model)
         self.step += 1
         return values
-
-    def _average(self, averages: list[Tensor], weights: list[Tensor], _) -> None:
-        """How `AveragedModel` averages: exponentially, following faster in the first steps."""
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def validate(self) -> float:
         """Mean SSE per validation image, averaged weights, tree as deep as trained so far."""

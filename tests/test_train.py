@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import gc
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -699,6 +701,20 @@ def test_without_averaging_the_weights_themselves_are_published(trainer):
         t.train_step()
     for name, value in t.average.module.state_dict().items():
         assert torch.equal(value, t.model.state_dict()[name]), name
+
+
+def test_a_dropped_trainer_is_gone_at_once(trainer):
+    # One that waited for the garbage collector kept the threads of its process group alive, and a
+    # process that ends with them aborts.
+    t = trainer()
+    t.train_step()
+    kept = weakref.ref(t), weakref.ref(t.update), weakref.ref(t.average)
+    gc.disable()
+    try:
+        del t
+        assert [reference() for reference in kept] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("encoder", ["light", "resnet"])
