@@ -14,7 +14,11 @@ from rnp_lib.transfer import TASKS
 from rnp_lib.transfer_controls import CONDITIONS, MODELS, SHOTS, chosen, mean, yardstick
 
 WIDTH = 8  # inches
-LOOKS = {"rnp": {"color": "k", "marker": "o"}, "vae": {"color": COLOURS[4], "marker": "s"}}
+LOOKS = {
+    "rnp": {"color": "k", "marker": "o"},
+    "vae": {"color": COLOURS[4], "marker": "s"},
+    "reference": {"color": COLOURS[1], "marker": "D"},
+}
 NEW = {"linestyle": "", "markersize": 5, "elinewidth": 0.9}
 OLD = {**NEW, "markerfacecolor": "white", "markersize": 4, "alpha": 0.8}
 
@@ -30,11 +34,11 @@ def controls(records: dict[str, dict]) -> Figure:
             1, len(records), figsize=(WIDTH, 2.9), sharey=True, layout="constrained"
         )
         for cell, (title, record) in zip(np.atleast_1d(axes), records.items(), strict=True):
-            for model, shift in zip(MODELS, (-0.14, 0.14), strict=True):
+            for model, shift in zip(MODELS, (-0.22, 0, 0.22), strict=True):
                 for row, condition in enumerate(CONDITIONS):
                     trials = chosen(record, model, condition)
                     for which, look in (("old", OLD), ("new", NEW)):
-                        if which in trials[0]:
+                        if trials and which in trials[0]:
                             sse, stderr = mean(trials, which)
                             place = {"y": row + shift, "xerr": stderr}
                             cell.errorbar(sse, **place, **LOOKS[model], **look)
@@ -49,10 +53,11 @@ def controls(records: dict[str, dict]) -> Figure:
         cell.set_yticks(range(len(CONDITIONS)), CONDITIONS.values())
         cell.set_ylim(len(CONDITIONS) - 0.5, -0.5)
         keys = [
-            Line2D([], [], linestyle="", label=f"{name}, {which} characters", **LOOKS[m] | extra)
-            for m, name in MODELS.items()
-            for which, extra in (("new", {}), ("old", {"markerfacecolor": "white"}))
+            Line2D([], [], linestyle="", label=name, **LOOKS[model])
+            for model, name in MODELS.items()
         ]
+        hollow = LOOKS["rnp"] | {"markerfacecolor": "white"}
+        keys.append(Line2D([], [], linestyle="", label="hollow: old characters", **hollow))
         keys.append(Line2D([], [], color="0.6", linestyle="--", linewidth=0.9, label="target"))
         figure.legend(
             handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8
@@ -65,7 +70,7 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
 
     Args:
         drawn: by title, pictures (B, 1, H, W) of the same B images.
-        records: of digits, by the name of their curve.
+        records: of digits, by the name of their curve; with the trials of one seed.
     """
     rows = [grey(pictures) for pictures in drawn.values()]
     with plt.rc_context(STYLE):
@@ -82,11 +87,12 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
         axes = right.add_subplot()
         ticks = ["none", *map(str, SHOTS), "all"]
         for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-            every = [_first(record, "none"), *(_first(record, "encoder", n) for n in SHOTS)]
-            points = np.array([mean(t) for t in [*every, _first(record, "encoder")]])
+            every = [chosen(record, "rnp", "none")]
+            every += [chosen(record, "rnp", "encoder", n) for n in (*SHOTS, None)]
+            points = np.array([mean(trials) for trials in every])
             line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1}
             axes.errorbar(range(len(ticks)), points[:, 0], points[:, 1], **line, label=name)
-            codes, _ = mean(_first(record, "codes"))
+            codes, _ = mean(chosen(record, "rnp", "codes"))
             axes.axhline(codes, color=colour, linestyle="--", linewidth=0.9)
             axes.axhline(yardstick(record), color=colour, linestyle=":", linewidth=0.9)
         axes.set_xticks(range(len(ticks)), ticks)
@@ -99,11 +105,6 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
         axes.legend(handles, labels, frameon=False, fontsize=8, **place)
     return figure
-
-
-def _first(record: dict, condition: str, shots: int | None = None) -> list[dict]:
-    """Trials of the model of seed 0, the only one that meets few images."""
-    return [t for t in chosen(record, "rnp", condition, shots) if t["seed"] == 0]
 
 
 def reuse(

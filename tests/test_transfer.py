@@ -18,7 +18,7 @@ from rnp_lib.config import PRESETS
 from rnp_lib.objective import reconstruction_error, squared_error
 from rnp_lib.trainer import Trainer, split_validation
 from rnp_lib.transfer import TASKS, Task
-from rnp_lib.transfer_controls import CONDITIONS, MODELS, SHOTS, TRIED, Trial
+from rnp_lib.transfer_controls import CONDITIONS, SHOTS, TRIED, Trial
 
 CPU = torch.device("cpu")
 TASK = Task("tiny-no1", digit=1, images=64, reference="tiny", seeds=2)
@@ -303,6 +303,7 @@ def world(tmp_path, monkeypatch):
         ("checkpoints/tiny-no1.safetensors", {}),
         ("checkpoints/tiny.safetensors", {}),
         ("runs/tiny-no1-1/model.safetensors", {"seed": 1}),
+        ("runs/tiny-1/model.safetensors", {"seed": 1}),
         ("runs/vae-tiny-no1-0/model.safetensors", {"model": "vae"}),
         ("runs/vae-tiny-no1-1/model.safetensors", {"model": "vae", "seed": 1}),
     ):
@@ -323,10 +324,9 @@ def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
     path = world / "figures" / "record.json"
     assert json.loads(path.read_text()) == record
     assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
-    assert record["reference"]["path"] == "tiny.safetensors"
     for seed in range(2):
-        for model in MODELS:
-            for condition in TRIED:
+        for model, conditions in TRIED.items():
+            for condition in conditions:
                 wanted = {"model": model, "condition": condition, "seed": seed, "shots": None}
                 (trial,) = [t for t in record["trials"] if wanted.items() <= t.items()]
                 assert np.isfinite(trial["new"]["sse"])
@@ -336,23 +336,30 @@ def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
     for shots in SHOTS:
         trials = transfer_controls.chosen(record, "rnp", "encoder", shots)
         assert sorted(t["draw"] for t in trials) == [0, 1]
-    assert len(record["trials"]) == 2 * 2 * len(TRIED) + 2 * len(SHOTS)
+    assert len(record["trials"]) == 2 * (5 + 5 + 2) + 2 * len(SHOTS)
+    # Of seed 0 the model that saw every class is the committed one.
+    paths = [t["base"]["path"] for t in transfer_controls.chosen(record, "reference", "none")]
+    assert paths == ["tiny.safetensors", "model.safetensors"]
     assert "RNP 0, no retraining: SSE" in capsys.readouterr().out
     table = transfer_controls.table(record)
-    assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS)
+    assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS) + 2
     assert "that saw every class" in table
     found = transfer_controls.numbers(record)
     pair = [t["new"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
     assert found["vae_encoder"] == pytest.approx(sum(pair) / 2)
     pair = [t["then_codes"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
     assert found["vae_both"] == pytest.approx(sum(pair) / 2)
-    unit = record["reference"]["new"]["sse"]
+    pair = [t["new"]["sse"] for t in transfer_controls.chosen(record, "reference", "none")]
+    unit = sum(pair) / 2
+    assert found["reference_none_ratio"] == pytest.approx(1)
     assert found["vae_encoder_ratio"] == pytest.approx(found["vae_encoder"] / unit)
     assert {"rnp_none_old", "rnp_codes_stderr", "shots_1", "shots_20_old"} <= found.keys()
     assert "rnp_codes_old" not in found
     for figure in (
         plots_transfer.controls({"digit 7": record, "digit 8": record}),
-        plots_transfer.shots({"input": torch.rand(3, 1, 16, 16)}, {"digit 7": record}),
+        plots_transfer.shots(
+            {"input": torch.rand(3, 1, 16, 16)}, {"digit 7": transfer_controls.of_seed(record, 0)}
+        ),
     ):
         figure.canvas.draw()
 
@@ -370,7 +377,7 @@ def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
 
     monkeypatch.setattr(transfer_controls, "run_trial", note)
     control(world)
-    assert ran == [Trial("rnp", condition, 1) for condition in TRIED]
+    assert ran == [Trial("rnp", condition, 1) for condition in TRIED["rnp"]]
     # Another budget: nothing that is recorded compares with what would be run now.
     ran.clear()
     monkeypatch.setitem(TASKS, "7", dataclasses.replace(TASK, images=80))
