@@ -191,11 +191,12 @@ def test_the_controls_of_transfer_are_complete_and_of_the_committed_models(name)
     keys = [field.name for field in dataclasses.fields(Trial)]
     trials = {Trial(**{key: t[key] for key in keys}): t for t in record["trials"]}
     assert list(trials) == transfer_controls.plan(task)
-    base = checkpoints.find(task.base)
-    digest = hashlib.sha256(base.read_bytes()).hexdigest()
+    committed = {"rnp": task.base, "reference": task.reference}
     for trial, found in trials.items():
-        if (trial.model, trial.seed) == ("rnp", 0):
-            assert found["base"] == {"path": f"checkpoints/{base.name}", "sha256": digest}
+        if trial.seed == 0 and trial.model in committed:
+            path = checkpoints.find(committed[trial.model])
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert found["base"] == {"path": f"checkpoints/{path.name}", "sha256": digest}
     encoder = checkpoints.metadata(checkpoints.find(f"encoder-{name}"), checkpoints.ENCODER_FORMAT)
     assert record["inputs"]["recipe"] == encoder["recipe"]
     assert record["inputs"]["budget"] == encoder["budget"] == task.images
@@ -204,10 +205,14 @@ def test_the_controls_of_transfer_are_complete_and_of_the_committed_models(name)
 
 
 def test_what_the_page_says_of_transfer():
-    """What is drawn is the decoder's doing, and descent finds better codes than the encoder."""
+    """What is drawn is the decoder's doing, and so is what an unseen digit lacks."""
+    met = set()
     for name, task in transfer.TASKS.items():
         found = transfer_controls.numbers(records.load(f"transfer_{name}"))
         assert found["rnp_encoder"] < found["rnp_none"] < found["rnp_random"]
-        assert found["rnp_both"] < found["rnp_encoder"]
-        if name != "8":
-            assert found["rnp_codes_ratio"] <= task.target
+        assert max(found["rnp_both"], found["rnp_codes"]) < found["rnp_encoder"]
+        if found["rnp_encoder_ratio"] <= task.target:
+            met.add(name)
+        if task.reference:
+            assert found["rnp_both"] / found["reference_codes"] > found["rnp_encoder_ratio"]
+    assert met == {"omniglot"}
