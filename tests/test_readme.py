@@ -182,7 +182,8 @@ def test_the_table_of_retrainings_is_its_record():
         for name, value in run["settings"].items():
             assert f", {name}={value:g}" in call
     assert f"{record['reference_sse']:.2f} on them" in section
-    assert record["runs"][-1]["settings"] == {}
+    last, task = record["runs"][-1], transfer.TASKS["7"]
+    assert (last["images"], last["settings"]) == (task.images, {"jitter": task.jitter})
 
 
 @pytest.mark.parametrize("name", transfer.TASKS)
