@@ -7,10 +7,15 @@
 The model reads config → transforms, hypernet, encoder → model → objective → train.
 """
 
-from rnp_lib import data, maps, metrics, objective, parts, plots, records, reuse, transforms
+from rnp_lib import data, plots
+from rnp_lib.analysis import metrics, reuse
+from rnp_lib.analysis import parsing as parts
 from rnp_lib.checkpoints import load
 from rnp_lib.config import PRESETS, Config
-from rnp_lib.model import RNP, ProgramTree
+from rnp_lib.explorer import maps
+from rnp_lib.model import objective, transforms
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.repro import records
 
 __all__ = [
     "PRESETS",

@@ -9,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rnp_lib.baselines import build
 from rnp_lib.config import Config
 from rnp_lib.files import ROOT, replacing, sha256
-from rnp_lib.model import ImageModel
+from rnp_lib.model.rnp import ImageModel
+from rnp_lib.model.vae import build
 
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
 ENCODER_FORMAT = "rnp-encoder-1"

@@ -7,22 +7,17 @@ import click
 import torch
 from matplotlib.figure import Figure
 
-from rnp_lib import (
-    bench,
-    checkpoints,
-    classifier,
-    data,
-    figures,
-    maps,
-    metrics,
-    plots,
-    records,
-    transfer_controls,
-)
-from rnp_lib import train as training
-from rnp_lib import transfer as transfers
+from rnp_lib import checkpoints, data, plots
+from rnp_lib.analysis import classifier, metrics
+from rnp_lib.analysis import controls as transfer_controls
+from rnp_lib.analysis import transfer as transfers
+from rnp_lib.bench import run as bench
 from rnp_lib.config import PRESETS
+from rnp_lib.explorer import maps
 from rnp_lib.files import replacing
+from rnp_lib.repro import notebooks as figures
+from rnp_lib.repro import records
+from rnp_lib.training import loop as training
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import rnp_lib as rnp
-from rnp_lib import bench, bench_isolated, plots
-from rnp_lib.baselines import NaivePort, PlainVAE
-from rnp_lib.flops import counted_flops, flops_per_image
-from rnp_lib.objective import terms
+from rnp_lib import plots
+from rnp_lib.bench import isolated as bench_isolated
+from rnp_lib.bench import run as bench
+from rnp_lib.bench.flops import counted_flops, flops_per_image
+from rnp_lib.model.objective import terms
+from rnp_lib.model.vae import NaivePort, PlainVAE
 
 CPU = torch.device("cpu")
 PARTS = ("head", "bias")  # of a generated layer: its matrix and, for most, its bias

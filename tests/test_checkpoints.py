@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from rnp_lib import checkpoints
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import replacing
-from rnp_lib.model import RNP
+from rnp_lib.model.rnp import RNP
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rnp_lib import checkpoints, classifier, data
+from rnp_lib import checkpoints, data
+from rnp_lib.analysis import classifier
+from rnp_lib.analysis.classifier import Classifier, load_classifier, split, train_classifier
 from rnp_lib.checkpoints import CheckpointError
-from rnp_lib.classifier import Classifier, load_classifier, split, train_classifier
-from rnp_lib.strokes import strokes
+from rnp_lib.data.strokes import strokes
 
 
 @pytest.fixture(scope="module")

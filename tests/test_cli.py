@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import rnp_lib
-from rnp_lib import checkpoints, cli, data, metrics
+from rnp_lib import checkpoints, cli, data
+from rnp_lib.analysis import metrics
 
 
 @pytest.fixture

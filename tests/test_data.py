@@ -17,8 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rnp_lib import data, sources
-from rnp_lib.scenes import scenes
+from rnp_lib import data
+from rnp_lib.data import sources
+from rnp_lib.data.scenes import scenes
 
 README = Path(__file__).parents[1] / "data" / "README.md"
 

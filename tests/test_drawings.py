@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rnp_lib import data, drawings
+from rnp_lib import data
+from rnp_lib.explorer import drawings
 
 SEVEN = [[(0.1, 0.1), (0.3, 0.1), (0.2, 0.5)]]
 

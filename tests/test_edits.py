@@ -6,9 +6,9 @@ import pytest
 import tiny
 import torch
 
-from rnp_lib import edits
-from rnp_lib.model import RNP, ProgramTree
-from rnp_lib.transforms import affine, place
+from rnp_lib.explorer import edits
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.transforms import affine, place
 
 LEAF, PART = (1, 0), (0,)
 

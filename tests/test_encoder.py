@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rnp_lib.config import PRESETS
-from rnp_lib.encoder import ENCODERS, MatrixConv2d, PreActivationBlock, ResNetBlock
-from rnp_lib.model import RNP
+from rnp_lib.model.encoder import ENCODERS, MatrixConv2d, PreActivationBlock, ResNetBlock
+from rnp_lib.model.rnp import RNP
 
 BOTH = pytest.mark.parametrize("name", list(ENCODERS))
 

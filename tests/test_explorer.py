@@ -13,12 +13,14 @@ import tiny
 import torch
 from PIL import Image
 
-from rnp_lib import checkpoints, cli, data, edits, explorer, maps, plots, views
-from rnp_lib.baselines import build
-from rnp_lib.explore_app import Explorer, model_names
-from rnp_lib.explorer import History, Picture, Program, Sample, State, TestImage, edited
+from rnp_lib import checkpoints, cli, data, plots
+from rnp_lib.explorer import edits, maps, views
+from rnp_lib.explorer import state as explorer
+from rnp_lib.explorer.app import Explorer, model_names
+from rnp_lib.explorer.state import History, Picture, Program, Sample, State, TestImage, edited
 from rnp_lib.files import ROOT
-from rnp_lib.model import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.vae import build
 
 DIGIT = [[(0.3, 0.2), (0.7, 0.2), (0.4, 0.9)]]
 
@@ -72,7 +74,7 @@ def test_a_view_has_every_picture_and_where_it_lies(start):
     tree, x = explorer.tree(start), explorer.images(start)[0][3:4]
     assert view.error == pytest.approx(float((tree.canvas - x).square().sum()))
     assert view.blank == pytest.approx(float(x.square().sum()))
-    expected = (plots.coloured(tree.placed)[0] * 255).round()
+    expected = (plots.coloured(tree.parts)[0] * 255).round()
     np.testing.assert_array_equal(view.nodes[0].picture, expected)
     np.testing.assert_array_equal(view.image, (plots.grey(x)[0] * 255).round())
     for node in view.nodes:
@@ -381,8 +383,8 @@ def test_without_a_kernel_there_is_a_still_picture(app):
 
 
 def test_the_sources_of_the_page_are_packaged():
-    for name in ("explore_app.js", "explore_app.css"):
-        assert (ROOT / "rnp_lib" / name).is_file()
+    for name in ("app.js", "app.css"):
+        assert (ROOT / "rnp_lib" / "explorer" / name).is_file()
         assert f'"{name}"' in (ROOT / "pyproject.toml").read_text()
 
 

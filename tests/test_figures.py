@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rnp_lib import figures
-from rnp_lib.figures import FigureError, run_notebooks
 from rnp_lib.files import ROOT
+from rnp_lib.repro import notebooks as figures
+from rnp_lib.repro.notebooks import FigureError, run_notebooks
 
 SAVE = """
 import json, os, pathlib

@@ -10,17 +10,17 @@ import tiny
 import torch
 from torch import nn
 
-from rnp_lib import generation
-from rnp_lib.classifier import Classifier
-from rnp_lib.generation import (
+from rnp_lib.analysis import sampling as generation
+from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.analysis.sampling import (
     fid_kid,
     gaussian_mixture,
     legibility,
     nearest,
     precision_recall_density_coverage,
 )
-from rnp_lib.model import RNP
-from rnp_lib.strokes import strokes
+from rnp_lib.data.strokes import strokes
+from rnp_lib.model.rnp import RNP
 
 
 class Stub(Classifier):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rnp_lib.config import PRESETS, Config
-from rnp_lib.hypernet import FactorisedLinear, FullLinear, HyperNetwork
+from rnp_lib.model.hypernet import FactorisedLinear, FullLinear, HyperNetwork
 
 KINDS = ("full", "factorised")
 FEEDBACKS = ("child", "own", "none")

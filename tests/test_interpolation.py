@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from tiny import config
 
-from rnp_lib import interpolation as paths
-from rnp_lib import plots_interpolation
-from rnp_lib.classifier import Classifier
-from rnp_lib.generation import legibility
-from rnp_lib.model import RNP
+from rnp_lib.analysis import interpolation as paths
+from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.analysis.sampling import legibility
+from rnp_lib.model.rnp import RNP
+from rnp_lib.plots import interpolation as plots_interpolation
 
 BOTH = pytest.mark.parametrize("path", [paths.straight, paths.spherical])
 

@@ -7,10 +7,10 @@ import tiny
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from rnp_lib.baselines import build
-from rnp_lib.metrics import evaluate, ink_share
-from rnp_lib.model import RNP, ProgramTree
-from rnp_lib.transforms import place
+from rnp_lib.analysis.metrics import evaluate, ink_share
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.transforms import place
+from rnp_lib.model.vae import build
 
 
 @pytest.fixture(scope="module", params=[(2, 3), (3,)], ids=["two levels", "one level"])
@@ -72,9 +72,11 @@ def test_ink_share_counts_what_each_child_draws():
     one[..., 0, :3] = 1.0  # 3 of ink, beside 1 and none
     two, none = torch.zeros_like(one), torch.zeros_like(one)
     two[..., 3, 3] = 1.0
-    tree = ProgramTree(z=torch.zeros(1, 2), canvas=one + two, placed=[one, two, none])
+    tree = ProgramTree(
+        z=torch.zeros(1, 2), canvas=one + two, parts=torch.stack([one, two, none], 1)
+    )
     torch.testing.assert_close(ink_share(tree), torch.tensor([[0.75, 0.25, 0.0]]))
-    blank = dataclasses.replace(tree, placed=[none, none, none])
+    blank = dataclasses.replace(tree, parts=torch.stack([none, none, none], 1))
     torch.testing.assert_close(ink_share(blank), torch.zeros(1, 3))
 
 

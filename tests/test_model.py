@@ -7,10 +7,10 @@ import pytest
 import slow_reference as slow
 import torch
 
-from rnp_lib.encoder import ENCODERS, MatrixConv2d
-from rnp_lib.hypernet import HyperNetwork
-from rnp_lib.model import RNP, ProgramTree
-from rnp_lib.transforms import place
+from rnp_lib.model.encoder import ENCODERS, MatrixConv2d
+from rnp_lib.model.hypernet import HyperNetwork
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.transforms import place
 
 TAUS = {1: (3,), 2: (2, 3), 3: (2, 3, 1)}
 PAPER_LIKE = dict(
@@ -435,8 +435,8 @@ def test_map_leaves_the_tree_as_it_was():
     halved = tree.map(lambda tensor: tensor.detach() / 2)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(tree), strict=True))
     assert all(torch.equal(a / 2, b) for a, b in zip(before, tensors(halved), strict=True))
-    # z, canvas, five fields of each node but the root's two, and every placed picture
-    assert len(before) == 2 + 8 * 5 + 8
+    # z, canvas, five fields of each node but the root's two, and the parts of three programs
+    assert len(before) == 2 + 8 * 5 + 3
 
 
 def test_level_is_in_drawing_order():

@@ -9,8 +9,7 @@ import slow_reference as slow
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from rnp_lib.model import RNP
-from rnp_lib.objective import (
+from rnp_lib.model.objective import (
     Terms,
     canvas_part_term,
     constant,
@@ -20,6 +19,7 @@ from rnp_lib.objective import (
     terms,
     zoom_part_term,
 )
+from rnp_lib.model.rnp import RNP
 
 TAUS = {1: (3,), 2: (2, 3), 3: (2, 2, 2)}
 DEPTHS = pytest.mark.parametrize("k", [1, 2, 3])

@@ -9,10 +9,10 @@ import pytest
 import tiny
 import torch
 
-from rnp_lib import parts
-from rnp_lib.model import RNP, ProgramTree
-from rnp_lib.strokes import strokes
-from rnp_lib.transforms import affine, place
+from rnp_lib.analysis import parsing as parts
+from rnp_lib.data.strokes import strokes
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.transforms import affine, place
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 ONE_PIXEL_RIGHT = ((1.0, 0.0, 0.5), (0.0, 1.0, 0.0))  # in a frame of 5 pixels
@@ -32,7 +32,7 @@ def program(children, canvas=None, placed=None, matrix=IDENTITY):
         canvas=sum(placed) if placed else canvas,
         affine=torch.tensor([matrix]),
         children=children,
-        placed=placed or [],
+        parts=torch.stack(placed, 1) if placed else None,
     )
 
 

@@ -20,7 +20,7 @@ def test_ink_has_the_colour_of_its_turn_and_paper_is_white():
     first[..., 0, 0] = 1
     second[..., 3, 3] = 5  # sums of overlapping ink may exceed 1
 
-    picture = plots.coloured([first, second])
+    picture = plots.coloured(torch.stack([first, second], 1))
 
     assert picture.shape == (1, 4, 4, 3)
     for pixel, colour in (((0, 0), plots.COLOURS[0]), ((3, 3), plots.COLOURS[1])):
@@ -58,9 +58,9 @@ def test_parsing_shows_inputs_drawings_parts_and_a_box_for_every_part(tree):
     assert len(shown) == 2 * (3 + 3)
     np.testing.assert_allclose(shown[0], plots.grey(x)[0])
     np.testing.assert_allclose(shown[1], plots.grey(tree.canvas)[0])
-    np.testing.assert_allclose(shown[2], plots.coloured(tree.placed)[0])
+    np.testing.assert_allclose(shown[2], plots.coloured(tree.parts)[0])
     for t, child in enumerate(tree.children):
-        np.testing.assert_allclose(shown[3 + t], plots.coloured(child.placed)[0])
+        np.testing.assert_allclose(shown[3 + t], plots.coloured(child.parts)[0])
         frame = figure.axes[3 + t].spines["left"].get_edgecolor()
         assert frame == matplotlib.colors.to_rgba(plots.COLOURS[t])
 
@@ -71,7 +71,7 @@ def test_windows_draws_one_outline_for_every_part(tree):
 
 
 def test_reuse_shows_each_copy_and_the_sum():
-    primitive, copies = torch.rand(1, 1, 8, 8), [torch.rand(1, 1, 16, 16) for _ in range(3)]
+    primitive, copies = torch.rand(1, 1, 8, 8), torch.rand(1, 3, 1, 16, 16)
     figure = plots.reuse(primitive, copies, torch.rand(1, 1, 16, 16))
     assert [axes.get_title() for axes in figure.axes] == [
         "primitive",
@@ -102,7 +102,9 @@ def test_steps_add_one_part_after_the_other(tree):
     assert len(figure.axes) == 2 * 3
     first, last = (figure.axes[i].images[0].get_array() for i in (0, 2))
     new = plots.coloured(
-        [plots.place(s, tree.children[0].affine, 28) for s in tree.children[0].placed]
+        torch.stack(
+            [plots.place(s, tree.children[0].affine, 28) for s in tree.children[0].placed], 1
+        )
     )
     np.testing.assert_allclose(first, new[0], atol=1e-6)
     assert last.sum() < first.sum()  # more ink

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 import rnp_lib as rnp
-from rnp_lib import plots, plots_sampling
+from rnp_lib import plots
+from rnp_lib.plots import sampling as plots_sampling
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_each_sample_stands_above_its_own_coloured_parts(trees):
         boxes = frames(axes)
         assert len(boxes) == 5
         assert len(axes.images) == 2 * 5
-        plain, parts = plots.grey(tree.canvas), plots.coloured(tree.placed)
+        plain, parts = plots.grey(tree.canvas), plots.coloured(tree.parts)
         for i, (above, below) in enumerate(zip(*[iter(axes.images)] * 2, strict=True)):
             np.testing.assert_allclose(above.get_array(), plain[i])
             np.testing.assert_allclose(below.get_array(), parts[i])

@@ -8,10 +8,14 @@ import re
 
 import pytest
 
-from rnp_lib import checkpoints, data, figures, metrics, records, transfer, transfer_controls
+from rnp_lib import checkpoints, data
+from rnp_lib.analysis import controls as transfer_controls
+from rnp_lib.analysis import metrics, transfer
+from rnp_lib.analysis.controls import Trial
 from rnp_lib.config import PRESETS, Config
 from rnp_lib.files import ROOT
-from rnp_lib.transfer_controls import Trial
+from rnp_lib.repro import notebooks as figures
+from rnp_lib.repro import records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ import tiny
 import torch
 from matplotlib.figure import Figure
 
-from rnp_lib import checkpoints, files, records
+from rnp_lib import checkpoints, files
+from rnp_lib.repro import records
 
 WEIGHTS_SHA256 = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"  # of b"weights"
 PARAMETERS = {"digits": [3, 1, 4], "checkpoint": "mnist"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rnp_lib.strokes import StrokeSet, strokes
+from rnp_lib.data.strokes import StrokeSet, strokes
 
 
 @pytest.fixture(scope="module")

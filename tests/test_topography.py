@@ -7,9 +7,11 @@ import pytest
 import tiny
 import torch
 
-from rnp_lib import plots, plots_topography, topography
-from rnp_lib.model import RNP
-from rnp_lib.topography import separation
+from rnp_lib import plots
+from rnp_lib.analysis import topography
+from rnp_lib.analysis.topography import separation
+from rnp_lib.model.rnp import RNP
+from rnp_lib.plots import topography as plots_topography
 
 
 @pytest.fixture(scope="module")

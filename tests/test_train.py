@@ -25,13 +25,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from rnp_lib import checkpoints, cli, data
-from rnp_lib import trainer as trainer_module
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
-from rnp_lib.encoder import MatrixConv2d
-from rnp_lib.objective import Terms, reconstruction_error
-from rnp_lib.train import Trainer, TrainingStopped, train
-from rnp_lib.trainer import jitter
+from rnp_lib.model.encoder import MatrixConv2d
+from rnp_lib.model.objective import Terms, reconstruction_error
+from rnp_lib.training import trainer as trainer_module
+from rnp_lib.training.loop import Trainer, TrainingStopped, train
+from rnp_lib.training.trainer import jitter
 
 CPU = torch.device("cpu")
 EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
@@ -245,7 +245,7 @@ def test_a_class_left_out_is_nowhere_in_a_run(tmp_path):
             super().__init__(config, images, out, device)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rnp_lib.train.Trainer", Watched)
+        patch.setattr("rnp_lib.training.loop.Trainer", Watched)
         train(c, out)
     images, labels = data.load(str(folder), "train", 16)
     assert torch.equal(seen[0], images[labels == 0])

@@ -11,14 +11,17 @@ import pytest
 import tiny
 import torch
 
-from rnp_lib import checkpoints, cli, plots, plots_transfer, reuse, transfer, transfer_controls
-from rnp_lib.baselines import build
+from rnp_lib import checkpoints, cli, plots
+from rnp_lib.analysis import controls as transfer_controls
+from rnp_lib.analysis import reuse, transfer
+from rnp_lib.analysis.controls import CONDITIONS, SHOTS, TRIED, Trial
+from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import PRESETS
-from rnp_lib.objective import reconstruction_error, squared_error
-from rnp_lib.trainer import Trainer, split_validation
-from rnp_lib.transfer import TASKS, Task
-from rnp_lib.transfer_controls import CONDITIONS, SHOTS, TRIED, Trial
+from rnp_lib.model.objective import reconstruction_error, squared_error
+from rnp_lib.model.vae import build
+from rnp_lib.plots import transfer as plots_transfer
+from rnp_lib.training.trainer import Trainer, split_validation
 
 CPU = torch.device("cpu")
 TASK = Task("tiny-no1", digit=1, images=64, reference="tiny", seeds=2)
@@ -487,12 +490,12 @@ def test_a_tree_with_its_own_parts_is_itself_and_with_others_is_not(model, image
     tree = model.parse(images[:6])
     parts = reuse.part_programs(model, images[:6])
     assert parts.shape == (6, 2, 8)
-    torch.testing.assert_close(reuse.with_parts(model, tree, parts), tree.placed)
+    torch.testing.assert_close(reuse.with_parts(model, tree, parts), tree.parts)
     other = reuse.with_parts(model, tree, parts.flip(0))
-    assert (sum(other) - tree.canvas).abs().max() > 1e-4
+    assert (other.sum(1) - tree.canvas).abs().max() > 1e-4
     found = reuse.borrow(model, images[2:4], parts)
     assert found.nearest.tolist() == [[4, 5], [6, 7]]
-    torch.testing.assert_close(found.placed, tree[2:4].placed)
+    torch.testing.assert_close(found.drawn, tree[2:4].parts)
 
 
 def test_scores_of_reuse_by_hand(model, images):
@@ -514,7 +517,7 @@ def test_figures_of_transfer_show_what_they_should(model, images):
     x, tree = images[:2], model.parse(images[:2])
     turns = torch.tensor([1, 0])
     donors = [(model.parse(images[t : t + 2]), turns, torch.tensor([3, 9])) for t in range(2)]
-    figure = plots_transfer.reuse(x, tree, donors, tree.placed)
+    figure = plots_transfer.reuse(x, tree, donors, tree.parts)
     assert len(figure.axes) == 2 * (3 + 2 * 2)
     labels = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert sorted(labels) == ["3", "3", "9", "9"]

@@ -11,7 +11,7 @@ import slow_reference as slow
 import torch
 
 from rnp_lib import data
-from rnp_lib.transforms import affine, invert, place, sample, zoom
+from rnp_lib.model.transforms import affine, invert, place, sample, zoom
 
 EXTENT, ROTATION, SHEAR, CENTRE = (1 / 4.3, 1 / 2.3), 90.0, 0.3, 0.7
 SIZE = 28

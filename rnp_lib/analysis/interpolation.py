@@ -1,0 +1,200 @@
+"""Figure 4c: paths between programs, and what the trees on them draw.
+
+A path has `steps` points, both its ends among them, at evenly spaced positions from 0 to 1. Three
+kinds are compared: "straight" and "spherical" move the program, "pixels" (the control) leaves the
+programs alone and fades the drawing at one end into the drawing at the other.
+"""
+
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.model.rnp import ImageModel
+
+SURE = 0.8  # confidence above which the classifier counts as reading an image
+
+
+def _positions(steps: int, like: Tensor) -> Tensor:
+    """(steps, 1), from 0 to 1."""
+    if steps < 2:
+        raise ValueError(f"a path has 2 points or more: got {steps}.")
+    return torch.linspace(0, 1, steps, dtype=like.dtype, device=like.device).unsqueeze(1)
+
+
+def straight(a: Tensor, b: Tensor, steps: int) -> Tensor:
+    """Evenly spaced points on the line from a (..., D) to b (..., D): (..., steps, D).
+
+    Raises ValueError for fewer than 2 steps.
+    """
+    return torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), _positions(steps, a))
+
+
+def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
+    """From a (..., D) to b (..., D) by the shorter arc at constant angular speed: (..., steps, D).
+
+    The direction turns in the plane of a and b (slerp, Shoemake 1985; for latent spaces, White
+    2016) while the norm grows or shrinks linearly. Parallel vectors: the direction stays, and the
+    path is the straight one. Antiparallel vectors have no plane of their own: the path takes the
+    one with the axis on which a has its smallest component. A zero vector has the direction of the
+    other end. Raises ValueError for fewer than 2 steps.
+    """
+    s = _positions(steps, a.double())
+    norms, directions = [], []
+    for end in (a.double(), b.double()):
+        norms.append(end.norm(dim=-1, keepdim=True))
+        directions.append(F.normalize(end, dim=-1, eps=torch.finfo(end.dtype).tiny))
+    u, v = directions
+    u, v = torch.where(norms[0] > 0, u, v), torch.where(norms[1] > 0, v, u)
+
+    def across(x: Tensor) -> Tensor:
+        return x - (x * u).sum(-1, keepdim=True) * u
+
+    sine, cosine = across(v).norm(dim=-1, keepdim=True), (u * v).sum(-1, keepdim=True)
+    axis = F.one_hot(u.abs().argmin(-1), u.shape[-1]).to(u)
+    # Below this, what is left of v across u is rounding.
+    w = F.normalize(torch.where(sine > 1e-7, across(v), across(axis)), dim=-1)
+    angle = s * torch.atan2(sine, cosine).unsqueeze(-2)
+    turned = angle.cos() * u.unsqueeze(-2) + angle.sin() * w.unsqueeze(-2)
+    return (turned * straight(*norms, steps)).to(a.dtype)
+
+
+def cluster_centres(z: Tensor, k: int, seed: int = 0) -> Tensor:
+    """The centres of k clusters of programs (N, |z|), N >= k, by k-means: (k, |z|)."""
+    means = KMeans(k, n_init=1, random_state=seed).fit(z.cpu().double().numpy())
+    return torch.from_numpy(means.cluster_centers_).to(z)
+
+
+def distinct_pairs(centres: Tensor, count: int) -> Tensor:
+    """The two centres (k, |z|) farthest apart, then pairs that are far from these as well.
+
+    Each further pair makes the smallest distance, of its two centres from each other and from those
+    already taken, as large as it can be. Returns indices int64 (count, 2). Raises ValueError for
+    fewer than 2·count centres.
+    """
+    if 2 * count > len(centres):
+        raise ValueError(f"{count} pairs take {2 * count} centres: got {len(centres)}.")
+    distance, pairs = torch.cdist(centres, centres), []
+    from_taken = torch.full_like(distance[0], torch.inf)
+    for _ in range(count):
+        score = distance.minimum(from_taken).minimum(from_taken.unsqueeze(1))
+        pair = list(divmod(int(score.argmax()), len(centres)))
+        from_taken = from_taken.minimum(distance[pair].min(0).values)
+        pairs.append(pair)
+    return torch.tensor(pairs)
+
+
+def unlike_pairs(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Disjoint random pairs of images of different classes, int64 (at most `count`, 2).
+
+    Of `count` pairs drawn at random from labels (N,) those of one class are left out.
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    pairs = order[: 2 * min(count, len(labels) // 2)].view(-1, 2)
+    return pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+
+
+@torch.no_grad()
+def along(
+    model: ImageModel, a: Tensor, b: Tensor, steps: int, level: int | None = None
+) -> dict[str, Tensor]:
+    """What each part draws along the paths from programs a (B, |z|) to b (B, |z|) of a level.
+
+    Returns:
+        (B, steps, τ, H, W) by kind of path, on the CPU. Ink above 1 counts as 1: the sum over the
+        parts is the canvas and at most 1.
+    """
+    device, layers = next(model.parameters()).device, {}
+    for kind, path in (("straight", straight(a, b, steps)), ("spherical", spherical(a, b, steps))):
+        tree = model.decode(path.flatten(0, 1).to(device), level)
+        drawn = tree.parts.squeeze(2) / tree.canvas.clamp_min(1)
+        layers[kind] = drawn.cpu().unflatten(0, path.shape[:2])
+    ends = (layers["straight"][:, end].flatten(1) for end in (0, -1))
+    layers["pixels"] = straight(*ends, steps).view_as(layers["straight"])
+    return layers
+
+
+def measure(
+    model: ImageModel, classifier: Classifier, a: Tensor, b: Tensor, steps: int
+) -> dict[str, dict[str, Tensor]]:
+    """Can drawings between root programs a (B, |z|) and b (B, |z|) be read, how do they change?
+
+    Returns:
+        By kind of path, float64: read (B, steps), 1 where the classifier is more than 0.8 sure of a
+        class (as `generation.legibility` counts); end (B, steps), 1 where that is also the class it
+        sees in the drawing at one end of the path; change (B, steps - 1), squared difference of
+        successive drawings, summed over pixels.
+    """
+    rows = {}
+    for start, goal in zip(a.split(100), b.split(100), strict=True):
+        for kind, layers in along(model, start, goal, steps).items():
+            canvas = layers.sum(2)  # (B, steps, H, W)
+            probability = classifier.probabilities(canvas.flatten(0, 1).unsqueeze(1))
+            sure, label = (x.view(-1, steps) for x in probability.max(1))
+            read, is_end = sure > SURE, (label == label[:, :1]) | (label == label[:, -1:])
+            change = canvas.diff(dim=1).square().sum((2, 3))
+            row = {"read": read, "end": read & is_end, "change": change}
+            rows.setdefault(kind, []).append({name: x.double() for name, x in row.items()})
+    return {
+        kind: {name: torch.cat([row[name] for row in found]) for name in found[0]}
+        for kind, found in rows.items()
+    }
+
+
+def jackknife(values: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over pairs and its standard error, where pairs that share a unit are not independent.
+
+    Each unit is left out in turn, with all pairs that it is in. For independent pairs, one unit a
+    pair, this is the usual standard error of a mean.
+
+    Args:
+        values: (B, ...), one row a pair.
+        units: int64 (B, U), what each pair is made of: its two cluster centres, or its own number.
+
+    Returns:
+        mean and standard error, (...), float64. Raises ValueError if one unit is in every pair.
+    """
+    values, (names, units) = values.double(), units.unique(return_inverse=True)
+    counts, sums = values.new_zeros(len(names)), values.new_zeros(len(names), *values.shape[1:])
+    for unit in units.T:
+        counts.index_add_(0, unit, counts.new_ones(len(unit)))
+        sums.index_add_(0, unit, values)
+    rest = len(values) - counts
+    if (rest == 0).any():
+        raise ValueError("a unit that is in every pair cannot be left out: take more pairs.")
+    means = (values.sum(0) - sums) / rest.view(-1, *[1] * (values.ndim - 1))
+    spread = (means - means.mean(0)).square().sum(0)
+    return values.mean(0), (spread * (len(names) - 1) / len(names)).sqrt()
+
+
+def summary(
+    measured: dict[str, dict[str, Tensor]], units: Tensor
+) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
+    """Mean and standard error (`jackknife`) of what `measure` found: by quantity, then by kind."""
+    kinds, names = measured.items(), measured["straight"]
+    return {name: {kind: jackknife(found[name], units) for kind, found in kinds} for name in names}
+
+
+def halfway(measured: dict[str, dict[str, Tensor]], units: Tensor) -> dict[str, float]:
+    """What `measure` found at the middle of paths of an odd number of points, and on the way there.
+
+    Returns:
+        n: pairs; for every KIND of path KIND_read and KIND_end, shares of the drawings in the
+        middle, with _stderr; KIND_evenness, the smallest mean change of a step over the largest;
+        KIND_travel, the mean change of a step over that of pixels; arc_gain and arc_gain_stderr,
+        spherical_end less straight_end.
+    """
+    numbers = {"n": len(units)}
+    for kind, found in measured.items():
+        for name in ("read", "end"):
+            both = jackknife(found[name][:, found[name].shape[1] // 2], units)
+            numbers |= zip(
+                (f"{kind}_{name}", f"{kind}_{name}_stderr"), map(float, both), strict=True
+            )
+        change = found["change"].mean(0)
+        numbers[f"{kind}_evenness"] = float(change.min() / change.max())
+        numbers[f"{kind}_travel"] = float(change.mean() / measured["pixels"]["change"].mean())
+    gain = measured["spherical"]["end"] - measured["straight"]["end"]
+    gain, stderr = jackknife(gain[:, gain.shape[1] // 2], units)
+    return numbers | {"arc_gain": float(gain), "arc_gain_stderr": float(stderr)}

@@ -1,0 +1,174 @@
+"""Trees edited by hand: a part is moved, left out, doubled, exchanged or drawn by another program.
+
+Every function takes a tree and returns another, which shares with it all that did not change: only
+the subtree that an edit concerns is run again, and only the pictures above it are added up again.
+A *path* names a program by its children's numbers from the root down: () is the root, (0, 2) the
+third child of the first child. Run them without gradients, as in `with torch.no_grad():`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.transforms import affine, place
+
+Path = tuple[int, ...]
+ACTION = ("scale_x", "scale_y", "rotation", "shear", "centre_x", "centre_y")  # in their order
+COPY_SHIFT = 0.3  # how far a copy's centre is from the original's, as an action
+
+
+def at(tree: ProgramTree, path: Path) -> ProgramTree:
+    """The program at `path`. Raises ValueError if the tree has none there."""
+    node = tree
+    for t in path:
+        if not 0 <= t < len(node.children):
+            raise ValueError(f"there is no program at {tuple(path)} in this tree.")
+        node = node.children[t]
+    return node
+
+
+def hide(tree: ProgramTree, path: Path, hidden: bool = True) -> ProgramTree:
+    """Leave a program out of the drawing, or (hidden=False) take it in again."""
+    node = _below_root(tree, path)
+    return _put(tree, path, replace(node, hidden=hidden))
+
+
+def move(model: RNP, tree: ProgramTree, path: Path, **changes: float) -> ProgramTree:
+    """Change some of the numbers of a program's action, by their names in ACTION.
+
+    Raises ValueError for another name or a number outside [-1, 1].
+    """
+    node = _below_root(tree, path)
+    action = node.action.clone()
+    for name, value in changes.items():
+        if name not in ACTION:
+            raise ValueError(f"an action has {', '.join(ACTION)}: got {name!r}.")
+        if not -1 <= value <= 1:
+            raise ValueError(f"{name} must be from -1 to 1: got {value}.")
+        action[:, ACTION.index(name)] = value
+    c = model.config
+    level = at(tree, path[:-1]).depth
+    matrix = affine(action, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
+    return _put(tree, path, replace(node, action=action, affine=matrix))
+
+
+def rewrite(model: RNP, tree: ProgramTree, path: Path, z: Tensor | Sequence[float]) -> ProgramTree:
+    """Put another program z (|z|), or one for each of the batch, (B, |z|), in a program's place."""
+    node = at(tree, path)
+    z = torch.as_tensor(z).to(node.z).expand_as(node.z)
+    if not path:
+        return model.decode(z, tree.depth)
+    parent = at(tree, path[:-1])
+    # A program's own patch is decoded by its parent: so is all that a leaf draws.
+    patch = model.hypernet(parent.z).patch(z.unsqueeze(1)).view_as(node.patch)
+    new = model.decode(z, node.depth) if node.children else ProgramTree(z=z, canvas=patch)
+    return _put(tree, path, _in_place_of(node, replace(new, patch=patch)))
+
+
+def steer(
+    model: RNP, tree: ProgramTree, path: Path, direction: Tensor, to: float, mean: Tensor
+) -> ProgramTree:
+    """Move a program along a line through its space.
+
+    Args:
+        direction: (|z|), as long as one unit of `to`, and `mean` (|z|), where `to` is 0.
+        to: the coordinate along the direction that the program will have; what is across it stays.
+    """
+    node = at(tree, path)
+    direction, mean = direction.to(node.z), mean.to(node.z)
+    now = coordinates(node.z, direction.unsqueeze(0), mean)  # (B, 1)
+    return rewrite(model, tree, path, node.z + (to - now) * direction)
+
+
+def coordinates(z: Tensor, directions: Tensor, mean: Tensor) -> Tensor:
+    """Coordinates (B, k) of programs z (B, |z|) along directions (k, |z|), in their lengths."""
+    return (z - mean) @ directions.T / directions.square().sum(1)
+
+
+def resample(
+    model: RNP, tree: ProgramTree, path: Path, seed: int, temperature: float = 1.0
+) -> ProgramTree:
+    """Draw a program and all below it anew; it stays where it is.
+
+    Programs below the root have no prior of their own: one comes from the same place in a tree
+    whose root is drawn from the prior N(0, I), times `temperature`.
+    """
+    at(tree, path)
+    dreams = model.sample(len(tree), seed, temperature)
+    for _ in range(model.config.depth - tree.depth):  # the tree of a part
+        dreams = dreams.children[0]
+    for t in path:
+        dreams = dreams.children[t % len(dreams.children)]
+    return rewrite(model, tree, path, dreams.z)
+
+
+def duplicate(model: RNP, tree: ProgramTree, path: Path) -> ProgramTree:
+    """Draw a program once more, a little to the side, as the last child of its parent."""
+    node = _below_root(tree, path)
+    parent = at(tree, path[:-1])
+    parts = torch.cat([parent.parts, _drawn(node, parent).unsqueeze(1)], 1)
+    parent = _add_up(parent, [*parent.children, node], parts)
+    tree = _put(tree, path[:-1], parent)
+    copy = (*path[:-1], len(parent.children) - 1)
+    centre = node.action[0, ACTION.index("centre_x")].item()
+    beside = centre + (COPY_SHIFT if centre < 0 else -COPY_SHIFT)
+    return move(model, tree, copy, centre_x=beside)
+
+
+def swap(tree: ProgramTree, path: Path, other: Path) -> ProgramTree:
+    """Exchange two programs of one level: each is drawn where the other was."""
+    if path == other:
+        raise ValueError("a program cannot be exchanged with itself: choose another one.")
+    first, second = _below_root(tree, path), _below_root(tree, other)
+    return transplant(transplant(tree, path, second), other, first)
+
+
+def transplant(tree: ProgramTree, path: Path, donor: ProgramTree) -> ProgramTree:
+    """Put a program of this or another tree, with all below it, in the place of one of its level.
+
+    Raises ValueError if their levels or their sizes differ.
+    """
+    node = at(tree, path)
+    if donor.depth != node.depth:
+        raise ValueError(
+            f"only programs of one level can take each other's place: this one is of level "
+            f"{node.depth}, the other of level {donor.depth}."
+        )
+    if (donor.z.shape, donor.canvas.shape[1:]) != (node.z.shape, node.canvas.shape[1:]):
+        raise ValueError("the two programs are of different models or batches.")
+    return _put(tree, path, _in_place_of(node, donor))
+
+
+def _below_root(tree: ProgramTree, path: Path) -> ProgramTree:
+    if not path:
+        raise ValueError("the root lies in no other program: choose one of its parts.")
+    return at(tree, path)
+
+
+def _in_place_of(node: ProgramTree, new: ProgramTree) -> ProgramTree:
+    """`new` where `node` lies."""
+    return replace(new, action=node.action, affine=node.affine, hidden=node.hidden)
+
+
+def _put(tree: ProgramTree, path: Path, node: ProgramTree) -> ProgramTree:
+    """The tree with another program at `path`, and the pictures above it added up again."""
+    if not path:
+        return node
+    t, *rest = path
+    children, parts = list(tree.children), tree.parts.clone()
+    children[t] = _put(children[t], tuple(rest), node)
+    parts[:, t] = _drawn(children[t], tree)
+    return _add_up(tree, children, parts)
+
+
+def _drawn(child: ProgramTree, parent: ProgramTree) -> Tensor:
+    if child.hidden:
+        return torch.zeros_like(parent.canvas)
+    return place(child.canvas, child.affine, parent.canvas.shape[-1])
+
+
+def _add_up(tree: ProgramTree, children: list[ProgramTree], parts: Tensor) -> ProgramTree:
+    return replace(tree, children=children, parts=parts, canvas=parts.sum(1))

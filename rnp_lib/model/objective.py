@@ -1,0 +1,97 @@
+"""The objective: the negative ELBO of an image, and what is asked of its parts (Eq. 1).
+
+How Eq. 1 is read: its superscripts are levels, not squares. As printed, its second term compares a
+sum over all parts with a patch that belongs to one. Two readings make sense and both are here: each
+part's direct decoding against its own window of the image (`zoom`), and the sum of all placed parts
+against the whole image (`canvas`), which is what trains the root alone, one depth at a time.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from rnp_lib.model.rnp import ImageModel, ProgramTree
+from rnp_lib.model.transforms import zoom
+
+
+class Terms(NamedTuple):
+    """Per image, (B,). `sse` and `part` are summed squared errors, `kl` is in nats."""
+
+    sse: Tensor
+    kl: Tensor
+    part: Tensor
+
+    def loss(self, sigma2: float, part_weight: float = 1.0, kl_weight: float = 1.0) -> Tensor:
+        """sse / 2σ² + KL + λ_part · part / 2σ², averaged over images, in nats.
+
+        Without part term and at kl_weight 1 it is the negative ELBO less `constant(...)`.
+        """
+        squared = self.sse + part_weight * self.part
+        return (squared / (2 * sigma2) + kl_weight * self.kl).mean()
+
+
+def constant(pixels: int, sigma2: float) -> float:
+    """The normalisation of the Gaussian likelihood, in nats: pixels/2 · log 2πσ²."""
+    return pixels / 2 * math.log(2 * math.pi * sigma2)
+
+
+def kl_to_prior(q: Normal) -> Tensor:
+    """KL(q ‖ N(0, I)) in closed form, nats, (B,)."""
+    variance = q.scale.square()
+    return 0.5 * (q.mean.square() + variance - 1 - variance.log()).sum(-1)
+
+
+def squared_error(canvas: Tensor, x: Tensor) -> Tensor:
+    """Squared error summed over the pixels of each image: (B, ...) -> (B,)."""
+    return (canvas - x).square().flatten(1).sum(1)
+
+
+def canvas_part_term(tree: ProgramTree, x: Tensor) -> Tensor:
+    """‖Σ_t g(x̂_t, a_t) − x‖², averaged over the levels at which a deeper tree can be cut; (B,).
+
+    Zero for a tree of one level, whose canvas is made of directly decoded parts already.
+    """
+    errors = [squared_error(tree.cut(depth), x) for depth in range(1, tree.depth)]
+    return torch.stack(errors).mean(0) if errors else torch.zeros_like(x[:, 0, 0, 0])
+
+
+def zoom_part_term(tree: ProgramTree, x: Tensor) -> Tensor:
+    """(1/τ) Σ_t ‖x̂_t − sg[g⁻¹(x, a_t)]‖² at the root: the paper's, with a target that is a zoom."""
+    errors = []
+    for child in tree.children:
+        with torch.no_grad():
+            target = zoom(x, child.affine, child.patch.shape[-1])
+        errors.append(squared_error(child.patch, target))
+    return torch.stack(errors).mean(0)
+
+
+PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
+
+
+def terms(model: ImageModel, x: Tensor, noise: Tensor, depth: int | None = None) -> Terms:
+    """One sample of the objective for images x (B, 1, H, W), noise (B, |z|) from N(0, I).
+
+    The part term is 0 where the model's config gives it no weight.
+
+    Args:
+        depth: levels to unroll (all K unless told): below, parts are drawn directly.
+    """
+    k = model.config.depth
+    q = model.encode(x)
+    tree = model.unroll(q.mean + q.scale * noise, k, k if depth is None else depth)
+    sse = squared_error(tree.canvas, x)
+    weighs = model.config.part_weight > 0  # else its cuts need not be drawn
+    part = PART_TERMS[model.config.part_term](tree, x) if weighs else torch.zeros_like(sse)
+    return Terms(sse, kl_to_prior(q), part)
+
+
+@torch.no_grad()
+def reconstruction_error(model: ImageModel, images: Tensor, depth: int | None = None) -> Tensor:
+    """SSE of each image (N, 1, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
+    k = model.config.depth
+    depth = k if depth is None else depth
+    trees = ((model.unroll(model.encode(x).mean, k, depth), x) for x in images.split(500))
+    return torch.cat([squared_error(tree.canvas, x) for tree, x in trees])

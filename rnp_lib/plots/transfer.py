@@ -1,0 +1,159 @@
+"""How transfer is shown: its controls, what few images give, and which old parts new digits use."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
+from torch import Tensor
+
+from rnp_lib.analysis.controls import CONDITIONS, MODELS, SHOTS, chosen, mean, yardstick
+from rnp_lib.analysis.transfer import TASKS
+from rnp_lib.model.rnp import ProgramTree
+from rnp_lib.plots import COLOURS, STYLE, coloured, grey, show
+
+WIDTH = 8  # inches
+LOOKS = {
+    "rnp": {"color": "k", "marker": "o"},
+    "vae": {"color": COLOURS[4], "marker": "s"},
+    "reference": {"color": COLOURS[1], "marker": "D"},
+}
+NEW = {"linestyle": "", "markersize": 5, "elinewidth": 0.9}
+OLD = {**NEW, "markerfacecolor": "white", "markersize": 4, "alpha": 0.8}
+
+
+def controls(records: dict[str, dict]) -> Figure:
+    """For each title the SSE under every condition, of new and old characters, and the target.
+
+    Args:
+        records: of tasks, as `transfer_controls.run` returns them.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(records), figsize=(WIDTH, 2.9), sharey=True, layout="constrained"
+        )
+        for cell, (title, record) in zip(np.atleast_1d(axes), records.items(), strict=True):
+            for model, shift in zip(MODELS, (-0.22, 0, 0.22), strict=True):
+                for row, condition in enumerate(CONDITIONS):
+                    trials = chosen(record, model, condition)
+                    for which, look in (("old", OLD), ("new", NEW)):
+                        if trials and which in trials[0]:
+                            sse, stderr = mean(trials, which)
+                            place = {"y": row + shift, "xerr": stderr}
+                            cell.errorbar(sse, **place, **LOOKS[model], **look)
+            target = TASKS[record["task"]].target * yardstick(record)
+            cell.axvline(target, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
+            cell.set(title=title, xscale="log", xlabel="SSE per image")
+            cell.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            cell.xaxis.set_major_formatter("{x:g}")
+            cell.xaxis.set_minor_formatter("")
+            cell.grid(axis="x", color="0.93", linewidth=0.6)
+            cell.set_axisbelow(True)
+        cell.set_yticks(range(len(CONDITIONS)), CONDITIONS.values())
+        cell.set_ylim(len(CONDITIONS) - 0.5, -0.5)
+        keys = [
+            Line2D([], [], linestyle="", label=name, **LOOKS[model])
+            for model, name in MODELS.items()
+        ]
+        hollow = LOOKS["rnp"] | {"markerfacecolor": "white"}
+        keys.append(Line2D([], [], linestyle="", label="hollow: old characters", **hollow))
+        keys.append(Line2D([], [], color="0.6", linestyle="--", linewidth=0.9, label="target"))
+        figure.legend(
+            handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8
+        )
+    return figure
+
+
+def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
+    """What few images of a digit give: images as they are drawn, and the SSEs behind them.
+
+    Args:
+        drawn: by title, pictures (B, 1, H, W) of the same B images.
+        records: of digits, by the name of their curve; with the trials of one seed.
+    """
+    rows = [grey(pictures) for pictures in drawn.values()]
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(WIDTH, 0.6 * len(rows[0]) + 0.3), layout="constrained")
+        left, right = figure.subfigures(
+            1, 2, width_ratios=(0.62 * len(rows), 7.2 - 0.62 * len(rows))
+        )
+        for column, (title, pictures) in enumerate(zip(drawn, rows, strict=True)):
+            for row, picture in enumerate(pictures):
+                cell = left.add_subplot(len(pictures), len(rows), row * len(rows) + column + 1)
+                show(cell, picture)
+                if row == 0:
+                    cell.set_title(title, fontsize=8)
+        axes = right.add_subplot()
+        ticks = ["none", *map(str, SHOTS), "all"]
+        for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
+            every = [chosen(record, "rnp", "none")]
+            every += [chosen(record, "rnp", "encoder", n) for n in (*SHOTS, None)]
+            points = np.array([mean(trials) for trials in every])
+            line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1}
+            axes.errorbar(range(len(ticks)), points[:, 0], points[:, 1], **line, label=name)
+            codes, _ = mean(chosen(record, "rnp", "codes"))
+            axes.axhline(codes, color=colour, linestyle="--", linewidth=0.9)
+            axes.axhline(yardstick(record), color=colour, linestyle=":", linewidth=0.9)
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set(xlabel="images of the digit that the encoder learns from", ylabel="SSE per image")
+        axes.set_ylim(0)
+        handles, labels = axes.get_legend_handles_labels()
+        style = {"color": "0.3", "linewidth": 0.9}
+        handles += [Line2D([], [], linestyle=dash, **style) for dash in ("--", ":")]
+        labels += ["codes alone", "model that saw every digit"]
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
+        axes.legend(handles, labels, frameon=False, fontsize=8, **place)
+    return figure
+
+
+def reuse(
+    x: Tensor, tree: ProgramTree, donors: list[tuple[ProgramTree, Tensor, Tensor]], parts: Tensor
+) -> Figure:
+    """Unseen digits, their parts, and the old digits that hold the part nearest to each.
+
+    Args:
+        x: the unseen digits (B, 1, H, W), and `tree`, their parse, of τ parts.
+        donors: for each part B old digits as trees, which of their children is the nearest part
+            (B,), and their labels (B,).
+        parts: what the nearest parts draw in the place of the digits' own, (B, τ, 1, H, W).
+    """
+    pictures = [("input", grey(x), "0.75", None), ("parts", coloured(tree.parts), "0.75", None)]
+    for t, (donor, turns, labels) in enumerate(donors):
+        colour = COLOURS[t % len(COLOURS)]
+        own = coloured(_only(tree.children[t].canvas, t))
+        pictures.append((f"part {t + 1}", own, colour, None))
+        pictures.append(("nearest in", _highlighted(donor, turns, t), "0.75", labels))
+    pictures.append(("drawn by\nthese", coloured(parts), "0.75", None))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(x),
+            len(pictures),
+            figsize=(WIDTH, 0.76 * len(x) + 0.35),
+            squeeze=False,
+            gridspec_kw={"left": 0.005, "right": 0.995, "wspace": 0.1, "hspace": 0.1},
+        )
+        for column, (title, every, border, labels) in zip(axes.T, pictures, strict=True):
+            column[0].set_title(title, fontsize=8)
+            for row, (cell, picture) in enumerate(zip(column, every, strict=True)):
+                show(cell, picture, border)
+                if labels is not None:
+                    corner = {"transform": cell.transAxes, "ha": "right", "va": "bottom"}
+                    cell.text(0.97, 0.02, str(int(labels[row])), fontsize=8, **corner)
+    return figure
+
+
+def _highlighted(tree: ProgramTree, turns: Tensor, t: int) -> np.ndarray:
+    """Canvases with one child of each, number `turns` (B,), in the colour of turn t; (B, H, W, 3).
+
+    The rest is pale.
+    """
+    one = tree.parts[torch.arange(len(turns)), turns]
+    rest = tree.parts.sum(1) - one
+    picture = coloured(_only(one, t))
+    return np.clip(picture - 0.25 * (1 - grey(rest)), 0, 1)
+
+
+def _only(canvas: Tensor, t: int) -> Tensor:
+    """A canvas (B, 1, H, W) as part t of a tree with nothing before it, (B, t + 1, 1, H, W)."""
+    return torch.stack([torch.zeros_like(canvas)] * t + [canvas], 1)
