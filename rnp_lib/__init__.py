@@ -14,7 +14,8 @@ from rnp_lib.checkpoints import load
 from rnp_lib.config import PRESETS, Config
 from rnp_lib.explorer import maps
 from rnp_lib.model import objective, transforms
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
+from rnp_lib.model.tree import ProgramTree
 from rnp_lib.repro import records
 
 __all__ = [

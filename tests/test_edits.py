@@ -7,8 +7,9 @@ import tiny
 import torch
 
 from rnp_lib.explorer import edits
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine, place
+from rnp_lib.model.tree import ProgramTree
 
 LEAF, PART = (1, 0), (0,)
 

@@ -8,8 +8,9 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from rnp_lib.analysis.metrics import evaluate, ink_share
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
+from rnp_lib.model.tree import ProgramTree
 from rnp_lib.model.vae import build
 
 

@@ -9,8 +9,9 @@ import torch
 
 from rnp_lib.model.encoder import ENCODERS, MatrixConv2d
 from rnp_lib.model.hypernet import HyperNetwork
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
+from rnp_lib.model.tree import ProgramTree
 
 TAUS = {1: (3,), 2: (2, 3), 3: (2, 3, 1)}
 PAPER_LIKE = dict(

@@ -11,8 +11,9 @@ import torch
 
 from rnp_lib.analysis import parsing as parts
 from rnp_lib.data.strokes import strokes
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine, place
+from rnp_lib.model.tree import ProgramTree
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 ONE_PIXEL_RIGHT = ((1.0, 0.0, 0.5), (0.0, 1.0, 0.0))  # in a frame of 5 pixels

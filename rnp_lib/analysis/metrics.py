@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from rnp_lib.model.objective import constant, kl_to_prior, squared_error
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
+from rnp_lib.model.tree import ProgramTree
 
 
 def ink_share(tree: ProgramTree) -> Tensor:
@@ -32,7 +33,7 @@ def evaluate(model: RNP, images: Tensor) -> dict[str, float]:
     for x in images.split(500):
         q = model.encode(x)
         tree = model.decode(q.mean)
-        sse, parts = squared_error(tree.canvas, x), squared_error(tree.cut(1), x)
+        sse, parts = squared_error(tree.canvas, x), squared_error(tree.cut(tree.level - 1), x)
         rows.append(torch.stack([sse, parts, squared_error(0 * x, x), kl_to_prior(q)], 1))
         shares.append(ink_share(tree))
     rows, shares = torch.cat(rows).double(), torch.cat(shares).double()

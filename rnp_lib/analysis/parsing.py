@@ -18,8 +18,9 @@ from torch import Tensor
 
 from rnp_lib.analysis.metrics import ink_share
 from rnp_lib.data.strokes import strokes
-from rnp_lib.model.rnp import ImageModel, ProgramTree
+from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.transforms import place
+from rnp_lib.model.tree import ProgramTree
 
 
 def pieces(pictures: Tensor, threshold: float = 0.15) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,9 @@ def windows(tree: ProgramTree, below: int = 1) -> Tensor:
 
     Shear lengthens the second: it keeps the area of a window, not its sides.
     """
-    return torch.stack([node.affine[..., :2].norm(dim=-2) for node in tree.level(below)], 1)
+    return torch.stack(
+        [node.affine[..., :2].norm(dim=-2) for node in tree.programs(tree.level - below)], 1
+    )
 
 
 def found_labels(tree: ProgramTree, below: int = 1) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rnp_lib.model.objective import squared_error
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine, place
+from rnp_lib.model.tree import ProgramTree
 
 
 @torch.enable_grad()

@@ -54,7 +54,7 @@ class Row:
         self.train_times, self.parse_times = [], []
 
     def train_step(self) -> None:
-        self.step(self.model.config.depth)
+        self.step(until=0)
 
     @torch.no_grad()
     def parse(self) -> None:

@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine, place
+from rnp_lib.model.tree import ProgramTree
 
 Path = tuple[int, ...]
 ACTION = ("scale_x", "scale_y", "rotation", "shear", "centre_x", "centre_y")  # in their order
@@ -50,7 +51,7 @@ def move(model: RNP, tree: ProgramTree, path: Path, **changes: float) -> Program
             raise ValueError(f"{name} must be from -1 to 1: got {value}.")
         action[:, ACTION.index(name)] = value
     c = model.config
-    level = at(tree, path[:-1]).depth
+    level = at(tree, path[:-1]).level
     matrix = affine(action, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
     return _put(tree, path, replace(node, action=action, affine=matrix))
 
@@ -60,11 +61,11 @@ def rewrite(model: RNP, tree: ProgramTree, path: Path, z: Tensor | Sequence[floa
     node = at(tree, path)
     z = torch.as_tensor(z).to(node.z).expand_as(node.z)
     if not path:
-        return model.decode(z, tree.depth)
+        return model.decode(z, tree.level)
     parent = at(tree, path[:-1])
     # A program's own patch is decoded by its parent: so is all that a leaf draws.
     patch = model.hypernet(parent.z).patch(z.unsqueeze(1)).view_as(node.patch)
-    new = model.decode(z, node.depth) if node.children else ProgramTree(z=z, canvas=patch)
+    new = model.decode(z, node.level) if node.children else ProgramTree(z=z, canvas=patch)
     return _put(tree, path, _in_place_of(node, replace(new, patch=patch)))
 
 
@@ -98,7 +99,7 @@ def resample(
     """
     at(tree, path)
     dreams = model.sample(len(tree), seed, temperature)
-    for _ in range(model.config.depth - tree.depth):  # the tree of a part
+    for _ in range(model.config.depth - tree.level):  # the tree of a part
         dreams = dreams.children[0]
     for t in path:
         dreams = dreams.children[t % len(dreams.children)]
@@ -132,10 +133,10 @@ def transplant(tree: ProgramTree, path: Path, donor: ProgramTree) -> ProgramTree
     Raises ValueError if their levels or their sizes differ.
     """
     node = at(tree, path)
-    if donor.depth != node.depth:
+    if donor.level != node.level:
         raise ValueError(
             f"only programs of one level can take each other's place: this one is of level "
-            f"{node.depth}, the other of level {donor.depth}."
+            f"{node.level}, the other of level {donor.level}."
         )
     if (donor.z.shape, donor.canvas.shape[1:]) != (node.z.shape, node.canvas.shape[1:]):
         raise ValueError("the two programs are of different models or batches.")

@@ -80,8 +80,8 @@ def make(name: str | Path, n: int = 1_000, seed: int = 0) -> Path:
     low, high = points.min(0).values, points.max(0).values
     at = (points - low) / (high - low).max()
     levels = [
-        torch.cat([node.z for x in images.split(500) for node in model.parse(x).level(below)])
-        for below in range(config.depth, -1, -1)
+        torch.cat([node.z for x in images.split(500) for node in model.parse(x).programs(level)])
+        for level in range(config.depth, -1, -1)
     ]
     axes = [_principal(z) for z in levels]
     tensors = {

@@ -24,7 +24,8 @@ from torch import Tensor
 from rnp_lib import checkpoints, data, plots
 from rnp_lib.explorer import edits, maps
 from rnp_lib.explorer.edits import Path
-from rnp_lib.model.rnp import RNP, ProgramTree
+from rnp_lib.model.rnp import RNP
+from rnp_lib.model.tree import ProgramTree
 
 MOST_EDITS = 100
 KINDS = ("png", "svg", "json")
@@ -222,7 +223,7 @@ def _tree(name: str, dataset: str, source: Source, done: tuple[Edit, ...]) -> Pr
 
 def level(state: State, path: Path) -> int:
     """K at the root of a whole tree, 0 at its leaves."""
-    return edits.at(tree(state), path).depth
+    return edits.at(tree(state), path).level
 
 
 def _hide(name, before, path, hidden):
@@ -234,7 +235,7 @@ def _swap(name, before, path, other):
 
 
 def _steer(name, before, path, direction, to):
-    way, mean = _direction(name, edits.at(before, path).depth, direction)
+    way, mean = _direction(name, edits.at(before, path).level, direction)
     return edits.steer(model(name), before, path, way, to, mean)
 
 
@@ -295,7 +296,7 @@ def _code(state: State, variable: str) -> list[str]:
             root = _root(state)
             numbers = ", ".join(f"{value:.9g}" for value in root.z[0].tolist())
             lines.append(f"z = torch.tensor([[{numbers}]])")
-            lines.append(f"{variable} = model.decode(z, level={root.depth})")
+            lines.append(f"{variable} = model.decode(z, level={root.level})")
     for edit in state.edits:
         first = "" if edit.what in ("hide", "swap", "transplant") else "model, "
         arguments = dict(edit.arguments)
@@ -327,7 +328,7 @@ def _root(state: State) -> ProgramTree:
 
 def _level_before(state: State, edit: Edit) -> int:
     """The level of the program that an edit concerns: edits leave it as it is."""
-    return _root(state).depth - len(edit.path)
+    return _root(state).level - len(edit.path)
 
 
 def export(state: State, kind: str, dpi: int = 200) -> bytes:
@@ -341,7 +342,7 @@ def export(state: State, kind: str, dpi: int = 200) -> bytes:
     found = tree(state)
     if kind == "json":
         return found.to_json().encode()
-    figure = plots.tree(image(state), found, found.depth, plots.PALETTES[state.colours])
+    figure = plots.tree(image(state), found, found.level, plots.PALETTES[state.colours])
     file = io.BytesIO()
     # No date and no version: the same tree is the same file.
     clean = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

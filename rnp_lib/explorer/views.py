@@ -16,7 +16,7 @@ from rnp_lib.explorer import edits
 from rnp_lib.explorer import state as explorer
 from rnp_lib.explorer.edits import Path
 from rnp_lib.explorer.state import Program, State
-from rnp_lib.model.rnp import ProgramTree
+from rnp_lib.model.tree import ProgramTree
 
 STEPS = 9  # of a strip between two programs, its ends among them
 
@@ -89,9 +89,9 @@ def strip(state: State, a: int, b: int) -> list[tuple[Program, np.ndarray]]:
     Raises ValueError for points of different levels, and what `maps.load` raises without a map.
     """
     ends = [point(state, k) for k in (a, b)]
-    if ends[0].depth != ends[1].depth:
+    if ends[0].level != ends[1].level:
         raise ValueError("a line needs two programs of one level: two wholes or two parts.")
-    level = ends[0].depth
+    level = ends[0].level
     line = interpolation.straight(ends[0].z[0], ends[1].z[0], STEPS)
     with torch.no_grad():
         trees = explorer.model(state.model).decode(line, level)
@@ -129,7 +129,7 @@ def _nodes(tree, colours, path=(), to_root=None):
         window = _corners(below)
         to_root = below if to_root is None else to_root @ below
         outline = _corners(to_root)
-    yield Node(path, tree.depth, picture(tree, colours), window, outline, tree.hidden)
+    yield Node(path, tree.level, picture(tree, colours), window, outline, tree.hidden)
     for t, child in enumerate(tree.children):
         yield from _nodes(child, colours, (*path, t), to_root)
 
@@ -149,7 +149,7 @@ def _coordinates(state: State, selected: ProgramTree) -> tuple[float, ...]:
         guide = explorer.guide(state.model)
     except (CheckpointError, FileNotFoundError):
         return ()
-    directions, mean = guide.directions[selected.depth], guide.mean[selected.depth]
+    directions, mean = guide.directions[selected.level], guide.mean[selected.level]
     return tuple(edits.coordinates(selected.z, directions, mean)[0].tolist())
 
 

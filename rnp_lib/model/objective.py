@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from rnp_lib.model.rnp import ImageModel, ProgramTree
+from rnp_lib.model.batched import batched
+from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.transforms import zoom
+from rnp_lib.model.tree import ProgramTree
 
 
 class Terms(NamedTuple):
@@ -50,11 +52,11 @@ def squared_error(canvas: Tensor, x: Tensor) -> Tensor:
 
 
 def canvas_part_term(tree: ProgramTree, x: Tensor) -> Tensor:
-    """‖Σ_t g(x̂_t, a_t) − x‖², averaged over the levels at which a deeper tree can be cut; (B,).
+    """‖Σ_t g(x̂_t, a_t) − x‖², averaged over the levels between root and leaves; (B,).
 
     Zero for a tree of one level, whose canvas is made of directly decoded parts already.
     """
-    errors = [squared_error(tree.cut(depth), x) for depth in range(1, tree.depth)]
+    errors = [squared_error(tree.cut(level), x) for level in range(tree.level - 1, 0, -1)]
     return torch.stack(errors).mean(0) if errors else torch.zeros_like(x[:, 0, 0, 0])
 
 
@@ -71,27 +73,27 @@ def zoom_part_term(tree: ProgramTree, x: Tensor) -> Tensor:
 PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
 
 
-def terms(model: ImageModel, x: Tensor, noise: Tensor, depth: int | None = None) -> Terms:
+def terms(model: ImageModel, x: Tensor, noise: Tensor, until: int = 0) -> Terms:
     """One sample of the objective for images x (B, 1, H, W), noise (B, |z|) from N(0, I).
 
     The part term is 0 where the model's config gives it no weight.
 
     Args:
-        depth: levels to unroll (all K unless told): below, parts are drawn directly.
+        until: the level at which the tree is cut, its programs decoded directly.
     """
-    k = model.config.depth
     q = model.encode(x)
-    tree = model.unroll(q.mean + q.scale * noise, k, k if depth is None else depth)
+    tree = model.unroll(q.mean + q.scale * noise, model.config.depth, until)
     sse = squared_error(tree.canvas, x)
     weighs = model.config.part_weight > 0  # else its cuts need not be drawn
     part = PART_TERMS[model.config.part_term](tree, x) if weighs else torch.zeros_like(sse)
     return Terms(sse, kl_to_prior(q), part)
 
 
-@torch.no_grad()
-def reconstruction_error(model: ImageModel, images: Tensor, depth: int | None = None) -> Tensor:
+def reconstruction_error(model: ImageModel, images: Tensor, until: int = 0) -> Tensor:
     """SSE of each image (N, 1, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
-    k = model.config.depth
-    depth = k if depth is None else depth
-    trees = ((model.unroll(model.encode(x).mean, k, depth), x) for x in images.split(500))
-    return torch.cat([squared_error(tree.canvas, x) for tree, x in trees])
+
+    def error(x: Tensor) -> Tensor:
+        tree = model.unroll(model.encode(x).mean, model.config.depth, until)
+        return squared_error(tree.canvas, x)
+
+    return batched(error, images)

@@ -74,8 +74,13 @@ def sample(image: Tensor, matrix: Tensor, size: int) -> Tensor:
 
 
 def place(child: Tensor, matrix: Tensor, size: int) -> Tensor:
-    """g of the paper: the child (N, C, H, W) drawn in its parent's frame (N, C, size, size)."""
-    return sample(child, invert(matrix), size)
+    """g of the paper: children (..., C, H, W) drawn in their parents' frames, (..., C, size, size).
+
+    `matrix`, (..., 2, 3), has as many dimensions before its last two.
+    """
+    lead = matrix.shape[:-2]
+    drawn = sample(child.flatten(0, -4), invert(matrix.flatten(0, -3)), size)
+    return drawn.unflatten(0, lead)
 
 
 def zoom(parent: Tensor, matrix: Tensor, size: int) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from rnp_lib.config import Config
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.hypernet import ACTION_ACTIVATIONS, PATCH_ACTIVATIONS, STATE_ACTIVATIONS
-from rnp_lib.model.rnp import RNP, ImageModel, ProgramTree
+from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.transforms import affine, place
+from rnp_lib.model.tree import ProgramTree
 
 
 class NaivePort(ImageModel):
@@ -40,7 +41,7 @@ class NaivePort(ImageModel):
             self.head.weight.copy_(torch.cat(weights))
             self.head.bias.copy_(torch.cat(biases))
 
-    def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
+    def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:
         """As in `RNP`, with feedback `child`."""
         c = self.config
         h = self.trunk(z)
@@ -77,8 +78,8 @@ class NaivePort(ImageModel):
             patch = patch.view(-1, 1, c.patch_size, c.patch_size)
             matrix = affine(a, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
             child = ProgramTree(z=state, canvas=patch)
-            if depth > 1:
-                child = self.unroll(state, level - 1, depth - 1)
+            if level - 1 > until:
+                child = self.unroll(state, level - 1, until)
             placed.append(place(child.canvas, matrix, side))
             children.append(replace(child, action=a, affine=matrix, patch=patch))
             x = child.canvas.flatten(1)
@@ -109,7 +110,7 @@ class PlainVAE(ImageModel):
             nn.Sigmoid(),
         )
 
-    def unroll(self, z: Tensor, level: int, depth: int) -> ProgramTree:
+    def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:
         """A tree without children: z (B, |z|) drawn at once, whatever the level."""
         return ProgramTree(z=z, canvas=self.decoder(z))
 

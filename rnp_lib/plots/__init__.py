@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from rnp_lib.model.rnp import ProgramTree
 from rnp_lib.model.transforms import place
+from rnp_lib.model.tree import ProgramTree
 
 # The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rnp_lib import plots
-from rnp_lib.model.rnp import ProgramTree
+from rnp_lib.model.tree import ProgramTree
 
 LINES = {  # none of them in the colour of a part
     "straight": dict(color="black", marker="o"),

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from rnp_lib.model.rnp import ProgramTree
+from rnp_lib.model.tree import ProgramTree
 from rnp_lib.plots import COLOURS, STYLE, coloured, grey
 
 WIDTH = 8  # inches

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rnp_lib.analysis.controls import CONDITIONS, MODELS, SHOTS, chosen, mean, yardstick
 from rnp_lib.analysis.transfer import TASKS
-from rnp_lib.model.rnp import ProgramTree
+from rnp_lib.model.tree import ProgramTree
 from rnp_lib.plots import COLOURS, STYLE, coloured, grey, show
 
 WIDTH = 8  # inches

@@ -41,9 +41,9 @@ class Step:
     ):
         """
         Args:
-            objective: (x, noise, depth, kl_weight) -> (loss, values to report).
+            objective: (x, noise, until, kl_weight) -> (loss, values to report).
             x: a batch, for its shape, type and device.
-            replay: whether to record the step as a CUDA graph, once for each depth.
+            replay: whether to record the step as a CUDA graph, once for each level it is cut at.
         """
         self.objective, self.optimisers, self.clip = objective, optimisers, config.clip
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -53,17 +53,17 @@ class Step:
         self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
         self.dtype = precision(config, x.device)
         self.replay = replay
-        self.depth, self.recording = None, None
+        self.until, self.recording = None, None
 
-    def __call__(self, depth: int) -> Tensor:
-        """Train on the batch with the tree `depth` levels deep: values reported, gradient norm."""
-        if depth != self.depth:
-            self.depth, self.recording = depth, Recording()
+    def __call__(self, until: int) -> Tensor:
+        """Train on the batch with the tree cut at a level: values reported, gradient norm."""
+        if until != self.until:
+            self.until, self.recording = until, Recording()
         return (self.recording(self._work) if self.replay else self._work()).clone()
 
     def _work(self) -> Tensor:
         with torch.autocast(self.x.device.type, self.dtype, self.dtype != torch.float32):
-            loss, values = self.objective(self.x, self.noise, self.depth, self.kl_weight)
+            loss, values = self.objective(self.x, self.noise, self.until, self.kl_weight)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()

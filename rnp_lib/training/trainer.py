@@ -30,9 +30,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, noise: Tensor, depth: int, kl_weight: Tensor):
+    def forward(self, x: Tensor, noise: Tensor, until: int, kl_weight: Tensor):
         c = self.model.config
-        t = terms(self.model, x, noise, depth)
+        t = terms(self.model, x, noise, until)
         loss = t.loss(c.sigma2, c.part_weight, kl_weight)
         return loss, torch.stack([loss, t.sse.mean(), t.kl.mean(), t.part.mean()]).detach()
 
@@ -188,7 +188,7 @@ class Trainer:
         update.rate.fill_(self.rate(step))
         if c.dabs:
             self.model.hypernet.mix_in_dabs(step * c.batch_size)
-        values = update(self.depth(step))
+        values = update(c.depth - self.depth(step))
         # The average is exponential, and follows faster in the first steps.
         self.average.multi_avg_fn = get_ema_multi_avg_fn(min(c.ema, (1 + step) / (10 + step)))
         self.average.update_parameters(self.model)
@@ -198,7 +198,8 @@ class Trainer:
     def validate(self) -> float:
         """Mean SSE per validation image, averaged weights, tree as deep as trained so far."""
         model = self.average.module.eval()
-        return float(reconstruction_error(model, self.validation, self.depth(self.step - 1)).mean())
+        until = self.config.depth - self.depth(self.step - 1)
+        return float(reconstruction_error(model, self.validation, until).mean())
 
     def save_state(self) -> None:
         """All that is needed to go on: weights, their average, optimisers, step, clock."""
