@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from rnp_lib import checkpoints, data
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import code_version
-from rnp_lib.training.trainer import split_validation
 
 FORMAT = "rnp-classifier-1"  # changes whenever an older reader could not make sense of a newer file
 FEATURES = 64
@@ -101,9 +100,8 @@ def split(dataset: str, count: int) -> tuple[Tensor, Tensor]:
     by drawer, so that its end is one alphabet: there it is two of the 20 drawers.
     """
     index = torch.arange(count)
-    if dataset != "omniglot":
-        return split_validation(index)
-    held_out = index % 10 == 9
+    last = min(5_000, max(1, count // 10))
+    held_out = index % 10 == 9 if dataset == "omniglot" else index >= count - last
     return index[~held_out], index[held_out]
 
 
