@@ -11,7 +11,7 @@ from rnp_lib.bench.flops import counted_flops, flops_per_image
 from rnp_lib.bench.isolated import peak_memory_mb, processes, time_shares
 from rnp_lib.bench.rows import CONFIGS, OURS, Row, make, measure, seconds
 from rnp_lib.config import PRESETS
-from rnp_lib.model.vae import build
+from rnp_lib.model import build
 from rnp_lib.training.trainer import Trainer
 
 GOALS = (20, 10, 7)  # validation SSE per image; a blank canvas scores 89

@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rnp_lib import checkpoints
 from rnp_lib.config import Config
+from rnp_lib.model import build
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import reconstruction_error, terms
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import build
 from rnp_lib.training.step import Step
 
 STATE_FORMAT = "rnp-training-1"
