@@ -8,10 +8,10 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from rnp_lib.analysis.metrics import evaluate, ink_share
+from rnp_lib.model import build
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
-from rnp_lib.model.vae import build
 
 
 @pytest.fixture(scope="module", params=[(2, 3), (3,)], ids=["two levels", "one level"])

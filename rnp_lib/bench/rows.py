@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import torch
 
+from rnp_lib.bench.naive import NaivePort
 from rnp_lib.config import PRESETS
+from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import NaivePort, build
 from rnp_lib.training.step import Step, precision
 from rnp_lib.training.trainer import Objective, make_optimisers
 

@@ -12,7 +12,7 @@ from rnp_lib.bench.isolated import peak_memory_mb, processes, time_shares
 from rnp_lib.bench.rows import CONFIGS, OURS, Row, make, measure, seconds
 from rnp_lib.config import PRESETS
 from rnp_lib.data import splits
-from rnp_lib.model.vae import build
+from rnp_lib.model import build
 from rnp_lib.training.trainer import Trainer
 
 GOALS = (20, 10, 7)  # validation SSE per image; a blank canvas scores 89

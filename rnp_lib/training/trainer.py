@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rnp_lib import checkpoints
 from rnp_lib.config import Config
+from rnp_lib.model import build
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import reconstruction_error, terms
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import build
 from rnp_lib.training.batches import Batches
 from rnp_lib.training.step import Step, precision
 
@@ -101,7 +101,7 @@ class Trainer:
         self.stage_ends = list(itertools.accumulate(steps))
         self.total = self.stage_ends[-1]
 
-        self.model = (model or _new_model(config)).to(device).train()
+        self.model = (model or build(config, config.seed)).to(device).train()
         self.objective = Objective(self.model)
         if self.world > 1:
             self.objective = DistributedDataParallel(self.objective)
@@ -175,10 +175,3 @@ class Trainer:
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({"state": states, "param_groups": groups})
         self.step, self.seconds = about["step"], about["seconds"]
-
-
-def _new_model(config: Config) -> ImageModel:
-    """A model drawn by the seed of its config, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        return build(config)
