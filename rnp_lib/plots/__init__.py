@@ -1,6 +1,7 @@
 """How trees are drawn: dark ink on white, children in the paper's order of colours."""
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -133,19 +134,24 @@ def windows(tree: ProgramTree) -> Figure:
 
 
 def tree(
-    x: Tensor | None, tree: ProgramTree, below: int = 2, colours: tuple[str, ...] = COLOURS
+    x: Tensor | None,
+    tree: ProgramTree,
+    below: int = 2,
+    colours: tuple[str, ...] = COLOURS,
+    hidden: Collection[tuple[int, ...]] = (),
 ) -> Figure:
     """Figure 1: one image (1, 1, H, W) as a tree, `below` levels deep.
 
     Every program is drawn in its own frame, its children in the colours of their turns and with
     their windows outlined; a leaf is dark ink. A frame has the colour of the program's own turn.
-    Hidden programs are pale. Without an image (None), the tree alone.
+    Programs whose paths, the turns from the root down, are in `hidden` are pale. Without an image
+    (None), the tree alone.
     """
-    rows = [[(0, 0, tree)]]  # of each program: its parent's place in the row above, its turn
+    rows = [[(0, (), tree)]]  # of each program: its parent's place in the row above, its path
     for _ in range(below):
         row = [
-            (i, t, child)
-            for i, (_, _, node) in enumerate(rows[-1])
+            (i, (*path, t), child)
+            for i, (_, path, node) in enumerate(rows[-1])
             for t, child in enumerate(node.children)
         ]
         rows.append(row)
@@ -154,16 +160,16 @@ def tree(
         above = []
         for k, row in enumerate(rows):
             cells = [_node(figure, k, i, len(rows), len(row)) for i in range(len(row))]
-            for cell, (parent, turn, node) in zip(cells, row, strict=True):
+            for cell, (parent, path, node) in zip(cells, row, strict=True):
                 size = node.canvas.shape[-1]
                 picture = coloured(node.parts, colours) if node.children else grey(node.canvas)
-                show(cell, 1 - 0.3 * (1 - picture[0]) if node.hidden else picture[0])
+                show(cell, 1 - 0.3 * (1 - picture[0]) if path in hidden else picture[0])
                 for t, child in enumerate(node.children):
-                    if not child.hidden:
+                    if (*path, t) not in hidden:
                         outline(cell, corners(child, size)[0], colours[t % len(colours)])
                 cell.set(xlim=(-1.5, size + 0.5), ylim=(size + 0.5, -1.5))
                 if above:
-                    colour = colours[turn % len(colours)]
+                    colour = colours[path[-1] % len(colours)]
                     cell.spines[:].set(edgecolor=colour, linewidth=1.5)
                     _edge(figure, above[parent], cell, colour)
             above = cells
