@@ -18,11 +18,14 @@ from torch import Tensor, nn
 
 from rnp_lib import checkpoints, data
 from rnp_lib.checkpoints import CheckpointError
+from rnp_lib.data import splits
 from rnp_lib.files import code_version
+from rnp_lib.model.batched import batched
 
 FORMAT = "rnp-classifier-1"  # changes whenever an older reader could not make sense of a newer file
 FEATURES = 64
 BATCH = 128
+SURE = 0.8  # an image counts as read where a class is more probable than this
 
 
 def _convolution(n_in: int, n_out: int, size: int, stride: int) -> tuple[nn.Module, ...]:
@@ -33,7 +36,7 @@ def _convolution(n_in: int, n_out: int, size: int, stride: int) -> tuple[nn.Modu
 class Classifier(nn.Module):
     """Images (B, 1, 28, 28) in [0, 1] to logits (B, classes): 102,400 weights and the last layer.
 
-    `features` and `probabilities` take any number of images and keep no gradient.
+    `features`, `probabilities` and `read` take any number of images and keep no gradient.
     """
 
     def __init__(self, classes: int):
@@ -53,15 +56,18 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """What the last layer sees: images (N, 1, 28, 28) -> (N, 64)."""
-        return torch.cat([self.body(x) for x in images.split(500)])
+        return batched(self.body, images)
 
-    @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """Images (N, 1, 28, 28) -> (N, classes), rows sum to 1."""
-        return torch.cat([self(x).softmax(1) for x in images.split(500)])
+        return batched(lambda x: self(x).softmax(1), images)
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of N images can be read, bool (N,), and their most probable classes, int64 (N,)."""
+        probability, label = self.probabilities(images).max(1)
+        return probability > SURE, label
 
 
 def find(name: str | Path) -> Path:
@@ -93,21 +99,19 @@ def load_classifier(name: str | Path) -> Classifier:
     return classifier.requires_grad_(False).eval()
 
 
-def split(dataset: str, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of training and validation images among a data set's `count` training images.
+def held_out(dataset: str, images: Tensor, labels: Tensor) -> splits.Split:
+    """The split of a data set's training images that a classifier is trained and judged on.
 
-    Validation is the end of the set, as for the models. Omniglot is sorted by character and then
-    by drawer, so that its end is one alphabet: there it is two of the 20 drawers.
+    That of the models, but for Omniglot: a classifier must know all of its characters.
     """
-    index = torch.arange(count)
-    last = min(5_000, max(1, count // 10))
-    held_out = index % 10 == 9 if dataset == "omniglot" else index >= count - last
-    return index[~held_out], index[held_out]
+    if dataset == "omniglot":
+        return splits.by_drawer(labels)
+    return splits.validation(dataset, images, labels)
 
 
-def _jitter(x: Tensor) -> Tensor:
+def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
     """Images (B, 1, H, W) a little turned, sheared, scaled and moved (by up to 2 of 28 pixels)."""
-    maps = torch.eye(2, 3) + 0.15 * (2 * torch.rand(len(x), 2, 3) - 1)
+    maps = torch.eye(2, 3) + 0.15 * (2 * torch.rand(len(x), 2, 3, generator=generator) - 1)
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
 
@@ -126,23 +130,27 @@ def train_classifier(dataset: str, path: str | Path, seed: int = 0, seen: int = 
     """
     code = code_version()  # now: files may change while it trains
     images, labels = data.load(dataset, "train")
-    train, validation = split(dataset, len(images))
+    train, validation, what = held_out(dataset, images, labels)
     epochs, steps = max(1, round(seen / len(train))), len(train) // BATCH
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the first weights: layers take no generator
         torch.manual_seed(seed)
         classifier = Classifier(int(labels.max()) + 1)
-        optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=0.02, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * steps)
-        for epoch in range(epochs):
-            total = 0.0
-            for batch in train[torch.randperm(len(train))][: steps * BATCH].split(BATCH):
-                loss = F.cross_entropy(classifier(_jitter(images[batch])), labels[batch])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                total += loss.item()
-            print(f"{dataset} epoch {epoch + 1} of {epochs}: loss {total / steps:.4f}", flush=True)
+        generator = torch.Generator()
+        generator.set_state(torch.get_rng_state())
+    optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=0.02, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * steps)
+    for epoch in range(epochs):
+        total = 0.0
+        order = train[torch.randperm(len(train), generator=generator)]
+        for batch in order[: steps * BATCH].split(BATCH):
+            logits = classifier(_jitter(images[batch], generator))
+            loss = F.cross_entropy(logits, labels[batch])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        print(f"{dataset} epoch {epoch + 1} of {epochs}: loss {total / steps:.4f}", flush=True)
     classifier.half().float().eval()  # judged as it is stored
     guess = classifier.probabilities(images[validation]).argmax(1)
     accuracy = float((guess == labels[validation]).double().mean())
@@ -150,6 +158,7 @@ def train_classifier(dataset: str, path: str | Path, seed: int = 0, seen: int = 
         "dataset": dataset,
         "data_sha256": data.digest(images, labels),
         "validation_accuracy": accuracy,
+        "validation": what,
         "validation_images": len(validation),
         "seed": seed,
         "epochs": epochs,

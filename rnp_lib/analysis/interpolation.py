@@ -11,9 +11,10 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.model.batched import batched
 from rnp_lib.model.rnp import ImageModel
 
-SURE = 0.8  # confidence above which the classifier counts as reading an image
+KINDS = ("straight", "spherical", "pixels")
 
 
 def _positions(steps: int, like: Tensor) -> Tensor:
@@ -102,13 +103,13 @@ def along(
     """What each part draws along the paths from programs a (B, |z|) to b (B, |z|) of a level.
 
     Returns:
-        (B, steps, τ, H, W) by kind of path, on the CPU. Ink above 1 counts as 1: the sum over the
-        parts is the canvas and at most 1.
+        (B, steps, τ, 1, H, W) by kind of path, on the CPU. Ink above 1 counts as 1: the sum over
+        the parts is the canvas and at most 1.
     """
     device, layers = next(model.parameters()).device, {}
     for kind, path in (("straight", straight(a, b, steps)), ("spherical", spherical(a, b, steps))):
         tree = model.decode(path.flatten(0, 1).to(device), level)
-        drawn = tree.parts.squeeze(2) / tree.canvas.clamp_min(1)
+        drawn = tree.parts / tree.canvas.unsqueeze(1).clamp_min(1)
         layers[kind] = drawn.cpu().unflatten(0, path.shape[:2])
     ends = (layers["straight"][:, end].flatten(1) for end in (0, -1))
     layers["pixels"] = straight(*ends, steps).view_as(layers["straight"])
@@ -121,24 +122,24 @@ def measure(
     """Can drawings between root programs a (B, |z|) and b (B, |z|) be read, how do they change?
 
     Returns:
-        By kind of path, float64: read (B, steps), 1 where the classifier is more than 0.8 sure of a
-        class (as `generation.legibility` counts); end (B, steps), 1 where that is also the class it
-        sees in the drawing at one end of the path; change (B, steps - 1), squared difference of
-        successive drawings, summed over pixels.
+        By kind of path, float64: read (B, steps), 1 where the classifier reads the drawing
+        (`Classifier.read`); end (B, steps), 1 where it reads the class that it sees in the drawing
+        at one end of the path; change (B, steps - 1), squared difference of successive drawings,
+        summed over pixels.
     """
-    rows = {}
-    for start, goal in zip(a.split(100), b.split(100), strict=True):
-        for kind, layers in along(model, start, goal, steps).items():
-            canvas = layers.sum(2)  # (B, steps, H, W)
-            probability = classifier.probabilities(canvas.flatten(0, 1).unsqueeze(1))
-            sure, label = (x.view(-1, steps) for x in probability.max(1))
-            read, is_end = sure > SURE, (label == label[:, :1]) | (label == label[:, -1:])
-            change = canvas.diff(dim=1).square().sum((2, 3))
-            row = {"read": read, "end": read & is_end, "change": change}
-            rows.setdefault(kind, []).append({name: x.double() for name, x in row.items()})
+
+    def follow(pairs: Tensor) -> tuple[Tensor, ...]:
+        layers = torch.stack([*along(model, *pairs.unbind(1), steps).values()], 1)
+        canvas = layers.sum(3)  # (B, kinds, steps, 1, H, W)
+        read, label = (x.view(canvas.shape[:3]) for x in classifier.read(canvas.flatten(0, 2)))
+        is_end = (label == label[..., :1]) | (label == label[..., -1:])
+        change = canvas.diff(dim=2).square().sum((3, 4, 5))
+        return read.double(), (read & is_end).double(), change.double()
+
+    found = batched(follow, torch.stack([a, b], 1), size=100)
+    named = dict(zip(("read", "end", "change"), found, strict=True))
     return {
-        kind: {name: torch.cat([row[name] for row in found]) for name in found[0]}
-        for kind, found in rows.items()
+        kind: {name: column[:, i] for name, column in named.items()} for i, kind in enumerate(KINDS)
     }
 
 
@@ -168,7 +169,7 @@ def jackknife(values: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(0), (spread * (len(names) - 1) / len(names)).sqrt()
 
 
-def summary(
+def by_quantity(
     measured: dict[str, dict[str, Tensor]], units: Tensor
 ) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
     """Mean and standard error (`jackknife`) of what `measure` found: by quantity, then by kind."""

@@ -1,26 +1,31 @@
-"""Are parts parts? Whether each is one piece, carries ink, is needed, and agrees with true strokes.
+"""Are parts parts? How well a model draws by them; whether each is one piece, inked and needed.
 
-Levels are counted from the root: its children are the parts (1), theirs the sub-parts (2). Whatever
-lies deeper is measured only by its windows.
+A `level` is K at the root and 0 at the leaves. The root's children are its parts, theirs the
+sub-parts; whatever lies deeper is measured only by its windows.
 """
-
-import itertools
-import math
-from collections import defaultdict
 
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from rnp_lib.analysis.metrics import ink_share
-from rnp_lib.data.strokes import strokes
-from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.transforms import place
-from rnp_lib.model.tree import ProgramTree
+from rnp_lib.analysis import likelihood
+from rnp_lib.model.batched import batched
+from rnp_lib.model.objective import kl_to_prior, squared_error
+from rnp_lib.model.rnp import RNP
+from rnp_lib.model.tree import ProgramTree, compose
+
+
+def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
+    """The mean of independent values (N,), and under `name`_stderr its standard error."""
+    values = values.double()
+    return {name: float(values.mean()), f"{name}_stderr": float(values.std() / len(values) ** 0.5)}
+
+
+def ink_share(tree: ProgramTree) -> Tensor:
+    """Each child's share of a program's drawn ink, (B, tau); rows sum to 1, or 0 if blank."""
+    ink = tree.parts.flatten(2).sum(2)
+    return ink / ink.sum(1, keepdim=True).clamp_min(1e-6)
 
 
 def pieces(pictures: Tensor, threshold: float = 0.15) -> tuple[Tensor, Tensor]:
@@ -46,194 +51,127 @@ def pieces(pictures: Tensor, threshold: float = 0.15) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(main / np.maximum(ink, 1e-6)), torch.from_numpy(ink)
 
 
-def drawn(tree: ProgramTree, below: int = 1) -> Tensor:
-    """What each program `below` levels under the root draws there: (B, τ_1, …, τ_below, H, W).
+def drawn(tree: ProgramTree, level: int | None = None) -> Tensor:
+    """What each program of a level (the root's parts unless told) draws on the canvas of a tree.
 
-    Raises ValueError if the tree has fewer levels.
+    (B, τ_1, …, τ_n, 1, H, W) for the n-th level below the root. Raises ValueError if there is no
+    such level.
     """
-    if tree.parts is None:
-        raise ValueError("the tree ends above the level that is asked for.")
-    if below == 1:
-        return tree.parts.squeeze(2)
-    pictures = []
-    for child in tree.children:
-        inside = drawn(child, below - 1)  # (B, …, P, P) in the child's frame
-        placed = place(inside.flatten(1, -3), child.affine, tree.canvas.shape[-1])
-        pictures.append(placed.unflatten(1, inside.shape[1:-2]))
-    return torch.stack(pictures, 1)
+    level = tree.level - 1 if level is None else level
+    if not 0 <= level < tree.level:
+        raise ValueError(f"level must be from 0 to {tree.level - 1} in this tree: got {level}.")
+    if level == tree.level - 1:
+        return tree.parts
+    inside = torch.stack([drawn(child, level) for child in tree.children], 1)
+    # All that one child draws goes to one place: many channels of one picture.
+    found = compose(inside.flatten(2, -3), tree.children, tree.canvas.shape[-1])
+    return found.unflatten(2, inside.shape[2:-2])
 
 
-def sub_shares(tree: ProgramTree) -> Tensor:
-    """Each sub-part's share of the ink its part draws, in the part's frame: (B, τ_1, τ_2).
+def removal_rise(tree: ProgramTree, x: Tensor, level: int | None = None) -> Tensor:
+    """How the SSE against x (B, 1, H, W) rises as any one program of a level is left out.
 
-    Shares of a part sum to 1, or to 0 if it is blank.
-    """
-    return torch.stack([ink_share(child) for child in tree.children], 1)
-
-
-def removal_rise(tree: ProgramTree, x: Tensor, below: int = 1) -> Tensor:
-    """How the SSE against x (B, 1, H, W) rises as any one program `below` levels down is left out.
-
-    (B, τ_1, …, τ_below), negative where the drawing is better without it.
+    (B, τ_1, …, τ_n), negative where the drawing is better without it; levels as in `drawn`.
     """
     # Placing is linear: a canvas without a program is the canvas less what that program draws.
-    out = drawn(tree, below)
-    error = (tree.canvas - x).reshape(len(x), *[1] * below, *x.shape[-2:])
-    return (out * (out - 2 * error)).sum((-2, -1))
+    out = drawn(tree, level)
+    error = (tree.canvas - x).view(len(x), *[1] * (out.ndim - 4), *x.shape[1:])
+    return (out * (out - 2 * error)).sum((-3, -2, -1))
 
 
-def windows(tree: ProgramTree, below: int = 1) -> Tensor:
-    """The two sides of every program `below` levels down, in sides of its parent: (B, programs, 2).
+def windows(tree: ProgramTree, level: int | None = None) -> Tensor:
+    """The two sides of every program of a level (the root's parts unless told), in sides of its
+    parent: (B, programs, 2).
 
     Shear lengthens the second: it keeps the area of a window, not its sides.
     """
-    return torch.stack(
-        [node.affine[..., :2].norm(dim=-2) for node in tree.programs(tree.level - below)], 1
-    )
+    nodes = tree.programs(tree.level - 1 if level is None else level)
+    return torch.stack([node.affine[..., :2].norm(dim=-2) for node in nodes], 1)
 
 
-def found_labels(tree: ProgramTree, below: int = 1) -> Tensor:
-    """The program `below` levels down that draws most ink at each pixel: int64 (B, H, W).
+def evaluate(
+    model: RNP, images: Tensor, samples: int = 10, iwae: int = 0, seed: int = 0
+) -> dict[str, float]:
+    """Score a model on held-out images (N, 1, H, W), which are on its device.
 
-    Numbered in drawing order through the whole tree; -1 where none draws any.
-    """
-    ink, program = drawn(tree, below).flatten(1, -3).max(1)
-    return program.masked_fill(ink <= 0, -1)
-
-
-def position_labels(labels_true: Tensor, k: int) -> Tensor:
-    """The foreground cut into k clumps by k-means on pixel positions alone: int64 (B, H, W).
-
-    labels_true: (B, H, W), -1 in the background, which stays -1. Foregrounds of fewer than k pixels
-    get one clump a pixel.
-    """
-    found = torch.full(labels_true.shape, -1)
-    for image, labels in zip(found, labels_true.cpu(), strict=True):
-        at = (labels >= 0).nonzero()
-        if len(at):
-            means = KMeans(min(k, len(at)), n_init=2, random_state=0)
-            image[tuple(at.T)] = torch.from_numpy(means.fit_predict(at.numpy())).long()
-    return found
-
-
-def grid_labels(labels_true: Tensor, k: int) -> Tensor:
-    """The canvas cut into k equal boxes, whatever is drawn, as near to squares as k allows: int64
-    (B, H, W), numbered row by row; -1 in the background, where labels_true (B, H, W) is."""
-    lines = max(n for n in range(1, math.isqrt(k) + 1) if k % n == 0)
-    height, width = labels_true.shape[1:]
-    row = torch.arange(height)[:, None] * lines // height
-    column = torch.arange(width) * (k // lines) // width
-    return (row * (k // lines) + column).expand_as(labels_true).masked_fill(labels_true < 0, -1)
-
-
-def matched(labels_true: Tensor, labels_found: Tensor) -> Tensor:
-    """`labels_found` renumbered so that segments are called as the true ones that they share most
-    pixels with, each name given once: int64 (B, H, W). Segments left over get names of their own;
-    what is background in truth or found, -1, becomes -1.
-    """
-    renamed = torch.full_like(labels_true, -1)
-    for true, found, out in zip(labels_true, labels_found, renamed, strict=True):
-        seen = (true >= 0) & (found >= 0)
-        if not seen.any():
-            continue
-        segments, found = found[seen].unique(return_inverse=True)
-        shared = torch.zeros(len(segments), int(true.max()) + 1, dtype=torch.int64)
-        shared.index_put_((found, true[seen]), torch.tensor(1), accumulate=True)
-        names = dict(zip(*linear_sum_assignment(shared, maximize=True), strict=True))
-        left_over = itertools.count(shared.shape[1])
-        new = [names[i] if i in names else next(left_over) for i in range(len(segments))]
-        out[seen] = torch.tensor(new)[found]
-    return renamed
-
-
-def foreground_ari(labels_true: Tensor, labels_found: Tensor) -> Tensor:
-    """Adjusted Rand index of two labellings (B, H, W) over the foreground of each image: (B,).
-
-    1: the same segments, whatever their numbers; 0: no better than chance. The foreground is where
-    labels_true >= 0 (1 if that is nowhere); any value of labels_found is a segment there, -1 too.
-    """
-    pairs = zip(labels_true.cpu().numpy(), labels_found.cpu().numpy(), strict=True)
-    return torch.tensor(
-        [adjusted_rand_score(true[true >= 0], found[true >= 0]) for true, found in pairs],
-        dtype=torch.float64,
-    )
-
-
-@torch.no_grad()
-def evaluate_parts(model: ImageModel, images: Tensor, chunk: int = 500) -> dict[str, float]:
-    """Measure the parses of held-out images (N, 1, H, W), `chunk` at a time.
+    Args:
+        samples: of the posterior, for the ELBO of each image.
+        iwae: as many more for the importance-weighted bound, which is left out at 0.
+        seed: of the samples.
 
     Returns:
-        n: images; window_max_level_1..K: the longest side of a window, in sides of the parent.
-        For every part t: part_t_pieces, its ink in one piece (`pieces`, mean weighted by ink);
-        ink_part_t, its share of the drawn ink; removal_rise_part_t, SSE an image gained by leaving
-        it out. Over all parts: pieces, ink_part_min, removal_rise_min_part (of the means).
+        n: images; sse: squared error summed over the pixels of an image, mean over images, of the
+        canvas composed from the leaves at the posterior mean; mse: per pixel; sse_parts: of the
+        canvas of directly decoded parts; sse_blank: of an empty canvas; kl: nats; elbo and
+        elbo_samples: the lower bound of log p(x), nats, constants included, mean over images;
+        iwae and iwae_samples: the same of `likelihood.iwae`; ink_part_1..τ: each part's share of
+        the drawn ink, mean over images. sse, elbo and iwae with the standard error over images,
+        `_stderr`.
+
+    Raises ValueError for a plain VAE, which has no parts.
+    """
+    if model.config.model == "vae":
+        raise ValueError("a plain VAE has no parts to score: its metadata holds its error.")
+
+    def score(x: Tensor) -> tuple[Tensor, Tensor]:
+        q = model.encode(x)
+        tree = model.decode(q.mean)
+        canvases = tree.canvas, tree.cut(tree.level - 1), torch.zeros_like(x)
+        errors = [squared_error(canvas, x) for canvas in canvases]
+        return torch.stack([*errors, kl_to_prior(q)], 1), ink_share(tree)
+
+    rows, shares = (found.double() for found in batched(score, images))
+    sse, parts, blank, kl = rows.mean(0).tolist()
+    scores = {"n": len(images)} | mean_and_error("sse", rows[:, 0])
+    scores |= {"mse": sse / images[0].numel(), "sse_parts": parts, "sse_blank": blank, "kl": kl}
+    generator = torch.Generator().manual_seed(seed)
+    for name, bound, count in (
+        ("elbo", likelihood.elbo, samples),
+        ("iwae", likelihood.iwae, iwae),
+    ):
+        if count:
+            weights = likelihood.log_weights(model, images, count, generator)
+            scores |= mean_and_error(name, bound(weights)) | {f"{name}_samples": count}
+    return scores | {f"ink_part_{t + 1}": s for t, s in enumerate(shares.mean(0).tolist())}
+
+
+def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
+    """Measure the parses of held-out images (N, 1, H, W), which are on the model's device.
+
+    Returns:
+        n: images; window_max_level_1..K: the longest side of a window, in sides of the parent, the
+        parts' at 1. For every part t: part_t_pieces, its ink in one piece (`pieces`, mean weighted
+        by ink); ink_part_t, its share of the drawn ink; removal_rise_part_t, SSE an image gained by
+        leaving it out. Over all parts: pieces, ink_part_min, removal_rise_min_part (of the means).
         With two levels or more also ink_sub_part_t_s (share of what its part draws),
         removal_rise_sub_part_t_s, ink_sub_part_min and removal_rise_min_sub_part.
     """
-    depth = model.config.depth
-    rows, longest = defaultdict(list), []
-    for x in images.split(chunk):
+    parts = ("part", "sub_part")[: model.config.depth]
+
+    def measure(x: Tensor) -> tuple[Tensor, ...]:
         tree = model.parse(x)
-        shares, ink = pieces(drawn(tree).flatten(0, 1).unsqueeze(1))
-        rows["main"].append((shares * ink).view(len(x), -1))
-        rows["ink"].append(ink.view(len(x), -1))
-        rows["ink_part"].append(ink_share(tree))
-        rows["removal_rise_part"].append(removal_rise(tree, x))
-        if depth > 1:
-            rows["ink_sub_part"].append(sub_shares(tree))
-            rows["removal_rise_sub_part"].append(removal_rise(tree, x, 2))
-        longest.append([windows(tree, below).max().item() for below in range(1, depth + 1)])
+        share, ink = (found.view(len(x), -1) for found in pieces(tree.parts.flatten(0, 1)))
+        inks = [ink_share(tree)]
+        if len(parts) > 1:
+            inks.append(torch.stack([ink_share(child) for child in tree.children], 1))
+        levels = range(tree.level - 1, -1, -1)
+        rises = [removal_rise(tree, x, level) for level in levels[: len(parts)]]
+        sides = [windows(tree, level).amax((1, 2)) for level in levels]
+        return share * ink, ink, torch.stack(sides, 1), *inks, *rises
 
-    mean = {name: torch.cat(chunks).double().mean(0) for name, chunks in rows.items()}
-    main, ink = mean.pop("main"), mean.pop("ink")
-    scores = {"n": len(images), "pieces": (main.sum() / ink.sum().clamp_min(1e-6)).item()}
-    for t, share in enumerate((main / ink.clamp_min(1e-6)).tolist()):
+    in_main, ink, sides, *rest = batched(measure, images)
+    names = [f"{what}_{part}" for what in ("ink", "removal_rise") for part in parts]
+    means = {name: found.double().mean(0) for name, found in zip(names, rest, strict=True)}
+    in_main, ink = in_main.mean(0), ink.mean(0)
+    scores = {"n": len(images), "pieces": (in_main.sum() / ink.sum().clamp_min(1e-6)).item()}
+    for t, share in enumerate((in_main / ink.clamp_min(1e-6)).tolist()):
         scores[f"part_{t + 1}_pieces"] = share
-    for name, means in mean.items():
-        for index in np.ndindex(means.shape):
+    for name, mean in means.items():
+        for index in np.ndindex(mean.shape):
             number = "_".join(str(i + 1) for i in index)
-            scores[f"{name}_{number}"] = means[index].item()
-    for part in ("part", "sub_part")[:depth]:
-        scores[f"ink_{part}_min"] = mean[f"ink_{part}"].min().item()
-        scores[f"removal_rise_min_{part}"] = mean[f"removal_rise_{part}"].min().item()
-    for below, sides in enumerate(zip(*longest, strict=True), 1):
-        scores[f"window_max_level_{below}"] = max(sides)
-    return scores
-
-
-@torch.no_grad()
-def evaluate_segmentation(
-    model: ImageModel, n: int, seed: int = 0, chunk: int = 500
-) -> dict[str, float]:
-    """Compare parts with the true strokes of n >= 2 generated characters (`rnp_lib.data.strokes`).
-
-    Returns:
-        n; ari_parts: adjusted Rand index over the foreground, mean over images, of parts and true
-        strokes; ari_parts_kmeans: of k-means on positions and true strokes, with as many clumps as
-        the model has parts; ari_parts_grid: of as many fixed boxes; with two levels or more,
-        ari_sub_parts, ari_sub_parts_kmeans and ari_sub_parts_grid: the same for sub-parts and the
-        true lines and arcs. Each with its standard error, `_stderr`.
-    """
-    if n < 2:
-        raise ValueError(f"a standard error needs at least 2 characters: got {n}.")
-    tau, device = model.config.tau, next(model.parameters()).device
-    truth = strokes(n, seed, model.config.image_size)
-    levels = [("ari_parts", truth.parts), ("ari_sub_parts", truth.subparts)][: len(tau)]
-    found = [[] for _ in levels]
-    for x in truth.images.split(chunk):
-        tree = model.parse(x.to(device))
-        for below, chunks in enumerate(found, 1):
-            chunks.append(found_labels(tree, below).cpu())
-    scores = {"n": n}
-    for below, (name, true) in enumerate(levels, 1):
-        k = math.prod(tau[:below])
-        labellings = {
-            name: torch.cat(found[below - 1]),
-            f"{name}_kmeans": position_labels(true, k),
-            f"{name}_grid": grid_labels(true, k),
-        }
-        for key, labels in labellings.items():
-            ari = foreground_ari(true, labels)
-            scores |= {key: ari.mean().item(), f"{key}_stderr": (ari.std() / n**0.5).item()}
-    return scores
+            scores[f"{name}_{number}"] = mean[index].item()
+    for part in parts:
+        scores[f"ink_{part}_min"] = means[f"ink_{part}"].min().item()
+        scores[f"removal_rise_min_{part}"] = means[f"removal_rise_{part}"].min().item()
+    longest = enumerate(sides.amax(0).tolist(), 1)
+    return scores | {f"window_max_level_{n}": side for n, side in longest}

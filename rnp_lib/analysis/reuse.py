@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine, place
-from rnp_lib.model.tree import ProgramTree
+from rnp_lib.model.tree import ProgramTree, compose
 
 
 @torch.enable_grad()
@@ -39,8 +40,7 @@ def fit_actions(
 
     def draw(actions):
         maps = affine(actions, extent, rotation=180.0)
-        pictures = primitive.expand(maps[..., 0, 0].numel(), -1, -1, -1)
-        return place(pictures, maps.flatten(0, 1), size).unflatten(0, maps.shape[:2])
+        return place(primitive.expand(*maps.shape[:2], -1, -1, -1), maps, size)
 
     for _ in range(steps):
         errors = (draw(raw.tanh()).sum(1) - target).square().flatten(1).sum(1)
@@ -49,13 +49,6 @@ def fit_actions(
         optimiser.step()
     best = raw.detach()[errors.argmin()].tanh()
     return best, draw(best.unsqueeze(0)).detach()
-
-
-@torch.no_grad()
-def part_programs(model: RNP, images: Tensor) -> Tensor:
-    """The parts z¹ of images (N, 1, H, W), as the model parses them: (N, τ, |z|)."""
-    every = (model.parse(x).children for x in images.split(500))
-    return torch.cat([torch.stack([part.z for part in parts], 1) for parts in every])
 
 
 def nearest_parts(known: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,9 +61,9 @@ def nearest_parts(known: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
         indices int64 (M, τ) into `known.flatten(0, 1)`, image · τ + turn; distances (M, τ).
     """
     bank = known.flatten(0, 1)
-    found = [torch.cdist(z, bank).min(1) for z in parts.flatten(0, 1).split(250)]
-    indices, distances = torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
-    return indices.view(parts.shape[:2]), distances.view(parts.shape[:2])
+    found = batched(lambda z: tuple(torch.cdist(z, bank).min(1)), parts.flatten(0, 1), size=250)
+    distances, indices = (column.view(parts.shape[:2]) for column in found)
+    return indices, distances
 
 
 class Borrowed(NamedTuple):
@@ -102,12 +95,8 @@ def borrow(model: RNP, x: Tensor, known: Tensor) -> Borrowed:
 def with_parts(model: RNP, tree: ProgramTree, parts: Tensor) -> Tensor:
     """What the actions of a tree of B images draw with other parts z¹ (B, τ, |z|) in the place of
     its own, (B, τ, 1, H, W)."""
-    size, level = tree.canvas.shape[-1], model.config.depth - 1
-    drawn = [
-        place(model.decode(z, level).canvas, child.affine, size)
-        for z, child in zip(parts.unbind(1), tree.children, strict=True)
-    ]
-    return torch.stack(drawn, 1)
+    pictures = model.decode(parts.flatten(0, 1), tree.level - 1).canvas
+    return compose(pictures.unflatten(0, parts.shape[:2]), tree.children, tree.canvas.shape[-1])
 
 
 def reuse_scores(
@@ -126,23 +115,24 @@ def reuse_scores(
     """
     tau = known.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    errors, distances, classes = [], [], []
-    for x in images.split(250):
+
+    def draw(x: Tensor) -> tuple[Tensor, ...]:
         found = borrow(model, x, known)
         choice = torch.randint(len(known), (tau, len(x)), generator=generator)
         random = torch.stack([known[i, t] for t, i in enumerate(choice.to(known.device))], 1)
-        drawn = (found.tree.parts, found.drawn, with_parts(model, found.tree, random))
-        errors.append(torch.stack([squared_error(placed.sum(1), x) for placed in drawn], 1))
-        distances.append(found.distances.flatten())
-        classes.append(labels[found.nearest.flatten().cpu() // tau])
-    own, borrowed, other = torch.cat(errors).double().mean(0).tolist()
-    shares = torch.cat(classes).bincount(minlength=int(labels.max()) + 1).double()
+        drawn = found.tree.parts, found.drawn, with_parts(model, found.tree, random)
+        errors = [squared_error(parts.sum(1), x) for parts in drawn]
+        return torch.stack(errors, 1), found.distances, labels[found.nearest.cpu() // tau]
+
+    errors, distances, classes = batched(draw, images, size=250)
+    own, borrowed, other = errors.double().mean(0).tolist()
+    shares = classes.flatten().bincount(minlength=int(labels.max()) + 1).double()
     return {
         "n": len(images),
         "sse": own,
         "sse_borrowed": borrowed,
         "sse_random": other,
-        "distance": float(torch.cat(distances).median()),
+        "distance": float(distances.median()),
     } | {
         f"share_{label}": float(shares[label] / shares.sum()) for label in labels.unique().tolist()
     }

@@ -14,26 +14,25 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.analysis.programs import posteriors
+from rnp_lib.model.batched import batched
 from rnp_lib.model.rnp import ImageModel
 
 
-def legibility(classifier: Classifier, images: Tensor, confidence: float = 0.8) -> dict:
+def legibility(classifier: Classifier, images: Tensor) -> dict:
     """How many images (N, 1, 28, 28), clamped to [0, 1], a classifier reads.
 
     A network that has seen nothing but digits is sure of most scribbles too: what this says is how
     it compares with the same share of real images and of images that show no digit.
 
     Returns:
-        n: images; legible: share whose most probable class has more than `confidence`; classes:
-        share of all images, read or not, by most probable class, a list that sums to 1.
+        n: images; legible: share that `Classifier.read` counts as read; classes: share of all
+        images, read or not, by most probable class, a list that sums to 1.
     """
-    probability, label = classifier.probabilities(images).max(1)
+    read, label = classifier.read(images)
     shares = label.bincount(minlength=classifier.head.out_features).double() / len(images)
-    return {
-        "n": len(images),
-        "legible": float((probability > confidence).double().mean()),
-        "classes": shares.tolist(),
-    }
+    legible = float(read.double().mean())
+    return {"n": len(images), "legible": legible, "classes": shares.tolist()}
 
 
 def fid_kid(classifier: Classifier, real: Tensor, generated: Tensor, seed: int = 0) -> dict:
@@ -62,7 +61,7 @@ def fid_kid(classifier: Classifier, real: Tensor, generated: Tensor, seed: int =
         features = classifier.features(images).cpu().double()
         fid.update(features, real=is_real)
         kid.update(features, real=is_real)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the subsets: the metric takes no generator
         torch.manual_seed(seed)
         mean, std = kid.compute()
     return {"fid": float(fid.compute()), "kid": float(mean), "kid_std": float(std)}
@@ -72,9 +71,12 @@ def _radii(features: Tensor, k: int) -> Tensor:
     """Distance of every point to its k-th nearest neighbour: (N, D) -> (N,)."""
     if len(features) <= k:
         raise ValueError(f"k = {k} neighbours take over {k} points: got {len(features)}.")
-    chunks = (torch.cdist(rows, features) for rows in features.split(1_000))
     # Of k + 1, as the nearest point is the point itself.
-    return torch.cat([chunk.topk(k + 1, largest=False).values[:, k] for chunk in chunks])
+    return batched(
+        lambda rows: torch.cdist(rows, features).topk(k + 1, largest=False).values[:, k],
+        features,
+        size=1_000,
+    )
 
 
 def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> dict:
@@ -118,23 +120,8 @@ def nearest(train: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     train, images = train.flatten(1), images.flatten(1)
     # |t - x|² without |x|², which does not change which t is nearest.
     squares = train.square().sum(1)
-    indices = [(squares - 2 * x @ train.T).argmin(1) for x in images.split(500)]
-    indices = torch.cat(indices)
+    indices = batched(lambda x: (squares - 2 * x @ train.T).argmin(1), images)
     return indices, (train[indices] - images).square().sum(1)
-
-
-def canvases(model: ImageModel, z: Tensor) -> Tensor:
-    """What programs z (N, |z|) draw, clamped to [0, 1] as images are, on the CPU: (N, 1, H, W)."""
-    with torch.no_grad():
-        return torch.cat([model.decode(part).canvas.clamp(0, 1).cpu() for part in z.split(500)])
-
-
-def posteriors(model: ImageModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations of q(z | x) for images (N, 1, H, W): (N, |z|) each."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        every = [model.encode(x.to(device)) for x in images.split(500)]
-    return torch.cat([q.mean for q in every]), torch.cat([q.stddev for q in every])
 
 
 def gaussian_mixture(

@@ -17,14 +17,15 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from rnp_lib.analysis.programs import of_level, posteriors
 from rnp_lib.model.rnp import RNP
 
 NEIGHBOURS = 5
 
 
 @dataclass
-class Programs:
-    """What N images were parsed into, on the CPU.
+class RootsAndParts:
+    """Programs of N images, on the CPU.
 
     Attributes:
         roots: (N, |z|), the posterior means.
@@ -37,38 +38,19 @@ class Programs:
     turns: Tensor
 
 
-@torch.no_grad()
-def programs(model: RNP, images: Tensor, seed: int = 0) -> Programs:
+def roots_and_parts(model: RNP, images: Tensor, seed: int = 0) -> RootsAndParts:
     """Parse images (N, 1, H, W) and draw one part of each by `seed`: as many parts as roots."""
-    trees = [model.parse(x.to(_device(model))) for x in images.split(500)]
-    parts = torch.cat([torch.stack([child.z for child in tree.children], 1) for tree in trees])
+    (roots, _), parts = posteriors(model, images), of_level(model, images, model.config.depth - 1)
     generator = torch.Generator().manual_seed(seed)
     turns = torch.randint(parts.shape[1], (len(parts),), generator=generator)
-    chosen = parts.cpu()[torch.arange(len(parts)), turns]
-    return Programs(torch.cat([tree.z for tree in trees]).cpu(), chosen, turns)
-
-
-@torch.no_grad()
-def encode(model: RNP, images: Tensor) -> Tensor:
-    """The posterior means of images (N, 1, H, W), on the CPU: (N, |z|)."""
-    return torch.cat([model.encode(x.to(_device(model))).mean.cpu() for x in images.split(500)])
-
-
-@torch.no_grad()
-def draw(model: RNP, z: Tensor, level: int) -> Tensor:
-    """What programs z (N, |z|) of a level draw in their own frame, on the CPU: (N, 1, H, W)."""
-    return model.decode(z.to(_device(model)), level).canvas.cpu()
+    return RootsAndParts(roots.cpu(), parts.cpu()[torch.arange(len(parts)), turns], turns)
 
 
 def untrained(model: RNP, seed: int = 0) -> RNP:
     """A model of the same configuration and device, with the weights that `seed` starts it with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return RNP(model.config).to(_device(model)).eval()
-
-
-def _device(model: RNP) -> torch.device:
-    return next(model.parameters()).device
+        return RNP(model.config).to(next(model.parameters()).device).eval()
 
 
 def of_classes(labels: Tensor, n: int) -> Tensor:
@@ -118,17 +100,17 @@ def separation(groups: Sequence[Tensor], each: bool = False) -> dict[str, float]
     return scores
 
 
-def split(z: Tensor, labels: Tensor) -> list[Tensor]:
+def by_label(z: Tensor, labels: Tensor) -> list[Tensor]:
     """The vectors z (N, D) of each label in `labels` (N,), in the labels' order."""
     return [z[labels == label] for label in labels.unique()]
 
 
-def topography(found: Programs, labels: Tensor) -> dict[str, dict[str, float]]:
+def topography(found: RootsAndParts, labels: Tensor) -> dict[str, dict[str, float]]:
     """The `separation` of the two levels, of parts by turn, and of roots by class (labels (N,))."""
     return {
         "level": separation([found.roots, found.parts], each=True),
-        "turn": separation(split(found.parts, found.turns)),
-        "class": separation(split(found.roots, labels)),
+        "turn": separation(by_label(found.parts, found.turns)),
+        "class": separation(by_label(found.roots, labels)),
     }
 
 
