@@ -214,13 +214,13 @@ def test_without_git_the_record_says_none(root, figure, monkeypatch):
 
 
 def test_the_committed_record_is_loaded_wherever_figures_are_written(root):
-    assert records.load("fig3a_mnist")["figure"] == "fig3a_mnist"
+    assert records.read("fig3a_mnist")["figure"] == "fig3a_mnist"
     assert not list(root.iterdir())
 
 
 def test_loading_a_record_that_is_not_there_says_how_to_make_it():
     with pytest.raises(FileNotFoundError, match="rnp figures --mode full"):
-        records.load("fig9_nothing")
+        records.read("fig9_nothing")
 
 
 def test_a_run_takes_the_committed_model_and_notes_its_hash(root, figure):

@@ -51,7 +51,7 @@ def folder(mode: str, stand_in: bool = False) -> Path:
     return root / "paper" if mode == "paper" else root
 
 
-def load(name: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any]:
     """The committed record `name` of figures/, as `Run.save` wrote it, wherever runs write now.
 
     Raises FileNotFoundError, saying which command makes it, where there is none.
