@@ -1,5 +1,6 @@
 """The command line: `rnp` and `data`, `train`, `transfer`, `evaluate`, `figures`, …"""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from rnp_lib.analysis import transfer as transfers
 from rnp_lib.bench import run as bench
 from rnp_lib.config import PRESETS
 from rnp_lib.explorer import maps
-from rnp_lib.files import replacing
+from rnp_lib.files import ROOT, replacing
 from rnp_lib.repro import notebooks as figures
-from rnp_lib.repro import records
+from rnp_lib.repro import readme, records
 from rnp_lib.training import loop as training
 
 
@@ -176,11 +177,36 @@ def bench_command(device, learn, path, plot):
 
 @commands.command("figures")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--mode", type=click.Choice(["quick", "full", "paper"]), default="full")
+@click.option("--mode", type=click.Choice(records.MODES), default="full")
 @click.option("-p", "--parameter", "parameters", nargs=2, multiple=True, metavar="NAME VALUE")
 def figures_command(names, mode, parameters):
-    """Run the notebooks (all unless named, as 01, parsing or 01_parsing) and make their figures."""
-    figures.run_notebooks(names, mode, dict(parameters))
+    """Run the notebooks (all unless named, as 01, parsing or 01_parsing) and make their figures.
+
+    Mode paper first trains, or goes on training, the models that are not in runs/paper-NAME yet.
+    """
+
+    def train(preset: str) -> None:
+        training.train(PRESETS[preset], ROOT / "runs" / preset, resume=True)
+
+    figures.run_notebooks(names, mode, dict(parameters), prepare=train)
+
+
+@commands.command("readme")
+@click.option("--write", is_flag=True, help="Change them.")
+def readme_command(write):
+    """Say where numbers of README and docs/ are not those of the records; exit status 1 if so."""
+    stale = False
+    for page in readme.pages():
+        old = page.read_text(encoding="utf-8")
+        new = readme.filled(old)
+        stale |= old != new
+        for line in difflib.unified_diff(old.splitlines(), new.splitlines(), page.name, n=0):
+            click.echo(line.rstrip())
+        if write and old != new:
+            with replacing(page) as temporary:
+                temporary.write_text(new, encoding="utf-8")
+    if stale and not write:
+        raise click.ClickException("numbers differ from their records: `rnp readme --write`.")
 
 
 def main():

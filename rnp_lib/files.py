@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
 
+# What results depend on beside seeds, data and a notebook.
+CODE = ("rnp_lib", "pyproject.toml", "requirements.lock", "workflow")
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -41,15 +44,15 @@ def project_path(path: str | Path) -> str:
 
 
 def git_state() -> dict:
-    """The commit, and whether anything but figures differs from it; None where git cannot say."""
+    """The commit, and whether any code differs from it; None where git cannot say."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        # Figures are what a run writes: an earlier one must not make this one look dirty.
-        changes = git("status", "--porcelain", "--", ".", ":(exclude)figures")
+        # What runs write, and pages, do not change what comes out.
+        changes = git("status", "--porcelain", "--", *CODE)
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}

@@ -12,6 +12,7 @@ from PIL import Image
 import rnp_lib
 from rnp_lib import checkpoints, cli, data
 from rnp_lib.analysis import metrics
+from rnp_lib.repro import readme
 
 
 @pytest.fixture
@@ -167,3 +168,17 @@ def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
     assert written == {"numbers": scores, "model": checkpoints.metadata("untrained.safetensors")}
     with Image.open(nowhere / "out/parses.png") as picture:
         assert min(picture.size) > 200
+
+
+def test_readme_says_what_differs_and_writes_it_when_told(rnp, tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text("n = 9,999<!-- fig3a_mnist:n -->\n")
+    monkeypatch.setattr(readme, "pages", lambda: [page])
+    failed(rnp("readme"), "rnp readme --write")
+    assert page.read_text().startswith("n = 9,999")
+    code, out, _ = rnp("readme", "--write")
+    assert code == 0
+    assert "-n = 9,999<!--" in out
+    assert "+n = 10,000<!--" in out
+    assert page.read_text() == "n = 10,000<!-- fig3a_mnist:n -->\n"
+    assert rnp("readme") == (0, "", "")

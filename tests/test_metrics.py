@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from rnp_lib.analysis.metrics import evaluate, ink_share
 from torch.distributions import Normal, kl_divergence
 
-from rnp_lib.analysis.metrics import evaluate, ink_share
 from rnp_lib.model import build
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place

@@ -1,4 +1,4 @@
-"""Numbers in the README are those of the records, and its Python runs."""
+"""Pages say what records say, records are whole and of the committed models, and Python runs."""
 
 import csv
 import dataclasses
@@ -15,40 +15,131 @@ from rnp_lib.analysis.controls import Trial
 from rnp_lib.config import PRESETS, Config
 from rnp_lib.files import ROOT
 from rnp_lib.repro import notebooks as figures
-from rnp_lib.repro import records
+from rnp_lib.repro import readme, records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-RECIPE = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
-# A number is followed by a comment that names its record, and its unit if that is not 1:
-# 5.12<!-- fig3a_mnist:sse -->, 103<!-- performance:flops_per_image.full/1e6 -->
-NUMBERS = re.findall(r"([\d.,]+)<!-- (\S+?):(\S+) -->", README + PERFORMANCE + RECIPE)
+FIGURES = [name for made in figures.FIGURES.values() for name in made]
 
 
-def _recorded(record: str, key: str) -> float:
-    if record.startswith("checkpoints/"):
-        return checkpoints.metadata(record.removeprefix("checkpoints/"))[key]
-    found = records.load(record)
-    key, _, unit = key.partition("/")
-    for part in key.split("."):
-        found = found[part] if part in found else found["numbers"][part]
-    return found / float(unit or 1)
+# ---- pages ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("shown", "record", "key"), sorted(set(NUMBERS)))
-def test_a_number_is_the_recorded_one_to_the_digits_shown(shown, record, key):
-    text = shown.replace(",", "")
-    digits = len(text.partition(".")[2])
-    assert f"{_recorded(record, key):.{digits}f}" == text
+@pytest.mark.parametrize("page", readme.pages(), ids=lambda page: page.name)
+def test_writing_a_page_anew_changes_nothing(page):
+    text = page.read_text(encoding="utf-8")
+    assert readme.filled(text) == text, "a number is not its record's: `rnp readme --write`"
 
 
-def test_the_headline_numbers_are_among_them():
-    assert {("fig3a_mnist", "sse"), ("checkpoints/mnist", "test_sse")} <= {n[1:] for n in NUMBERS}
+def test_the_headline_numbers_are_among_those_written():
+    marked = {(source, key) for _, source, key in readme.NUMBER.findall(README)}
+    assert {("fig3a_mnist", "sse"), ("checkpoints/mnist", "test_sse")} <= marked
 
 
-@pytest.mark.parametrize("name", [name for made in figures.FIGURES.values() for name in made])
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A project with a record and a recipe of round numbers."""
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "docs").mkdir()
+    record = {"wall_time_s": 61.26, "numbers": {"sse": 4.0461, "n": 10_000, "7_rnp": 8.0, "d": -2}}
+    (tmp_path / "figures" / "fig.json").write_text(json.dumps(record))
+    runs = [
+        {"what": "plain", "command": "rnp train mnist", "validation_sse": 7.66},
+        {"what": "fast", "command": 'rnp train mnist --set "lr=1"', "validation_sse": 12.04},
+    ]
+    recipe = {
+        "runs": runs,
+        "transfer": {
+            "runs": [
+                {"what": "none", "images": 0, "settings": {}, "validation_sse": 6.9},
+                {
+                    "what": "much",
+                    "images": 30_000,
+                    "settings": {"jitter": 0.5},
+                    "validation_sse": 5.1,
+                },
+            ]
+        },
+    }
+    (tmp_path / "docs" / "recipe.json").write_text(json.dumps(recipe))
+    for module in (readme, records):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    readme._source.cache_clear()
+    yield tmp_path
+    readme._source.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("SSE 9.99<!-- fig:sse -->.", "SSE 4.05<!-- fig:sse -->."),
+        ("(9<!-- fig:sse -->)", "(4<!-- fig:sse -->)"),
+        ("n = 1,000<!-- fig:n -->", "n = 10,000<!-- fig:n -->"),
+        ("300<!-- fig:n/1e3 --> thousand", "10<!-- fig:n/1e3 --> thousand"),
+        ("9.9<!-- fig:n/7_rnp --> times", "1,250.0<!-- fig:n/7_rnp --> times"),
+        ("9<!-- fig:wall_time_s --> s", "61<!-- fig:wall_time_s --> s"),
+        ("4-9.0<!-- fig:d -->", "4--2.0<!-- fig:d -->"),
+        ("-9.0<!-- fig:sse -->", "4.0<!-- fig:sse -->"),
+        ("<!-- fig:sse -->", "4<!-- fig:sse -->"),
+        (
+            "8.0<!-- docs/recipe:runs.1.validation_sse -->",
+            "12.0<!-- docs/recipe:runs.1.validation_sse -->",
+        ),
+        ("7.3 <!-- a remark --> 8<!-- another: one -->", None),
+    ],
+)
+def test_a_marked_number_becomes_the_recorded_one_with_its_decimals(sources, before, after):
+    assert readme.filled(before) == (before if after is None else after)
+
+
+def test_the_rows_of_a_table_are_written_below_its_head(sources):
+    text = "<!-- table: {} -->\n| a | b |\n|---|---|\n{}<!-- end -->\nand text\n"
+    rows = '| plain | 7.7 | no change |\n| fast | 12.0 | `--set "lr=1"` |\n'
+    for before in ("", "| old | 1 |\n"):
+        assert readme.filled(text.format("ablations", before)) == text.format("ablations", rows)
+    call = "`retrain(model, images, 30_000, jitter=0.5)`"
+    rows = f"| none | 0 | 6.90 |  |\n| much | 30,000 | 5.10 | {call} |\n"
+    assert readme.filled(text.format("retrainings", "")) == text.format("retrainings", rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1<!-- fig:mse -->", "fig:mse --> names no number"),
+        ("1<!-- gif:sse -->", "gif:sse --> names no number"),
+        ("1<!-- fig:sse/kl -->", "fig:sse/kl --> names no number"),
+        ("1<!-- docs/recipe:runs.7.what -->", "names no number"),
+        ("1<!-- docs/recipe:runs.0.what -->", "names no number"),
+        ("1<!-- checkpoints/none:minutes -->", "names no number"),
+        ("<!-- table: seed -->\n| a |\n|---|\n<!-- end -->\n", "only ablations, seeds"),
+        ("<!-- table: seeds -->\n| a |\n|---|\n", "belong together"),
+    ],
+)
+def test_a_marker_that_names_nothing_is_refused(sources, text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        readme.filled(text)
+
+
+@pytest.mark.parametrize("page", readme.pages(), ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.full_data("mnist")
+def test_the_python_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "parse.png").stat().st_size > 10_000
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_committed_figures_come_from_the_committed_checkpoints(name):
-    record = records.load(name)
+    record = records.read(name)
     assert record["mode"] == "full"
     assert not record["stand_ins"]
     assert not record["git"]["dirty"]
@@ -57,28 +148,43 @@ def test_committed_figures_come_from_the_committed_checkpoints(name):
         assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == digest, path
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_recorded_error_is_above_that_of_a_blank_canvas(name):
+    """The error of a single image, which has no n, says little without it."""
+    numbers = records.read(name)["numbers"]
+    if "sse" in numbers and "n" not in numbers:
+        assert "sse_blank" in numbers
+    assert numbers.get("sse", 0) <= numbers.get("sse_blank", float("inf"))
+
+
 SCORED = {"mnist": "fig3a_mnist", "omniglot": "fig3b_omniglot", "fashion": "fig3c_fashion"}
 
 
-def test_the_committed_models_are_good_enough():
-    numbers = {name: records.load(figure)["numbers"] for name, figure in SCORED.items()}
-    assert [found["n"] for found in numbers.values()] == [10_000, 13_180, 10_000]
-    assert numbers["mnist"]["sse"] <= 6
-    assert numbers["omniglot"]["sse"] <= 15
-    assert numbers["fashion"]["sse"] <= 1.25 * numbers["fashion"]["vae_sse"]
-    for name, found in numbers.items():
-        stored = checkpoints.metadata(name)["test_sse"]  # before weights were made float16
-        assert found["sse"] == pytest.approx(stored, rel=1e-3)
-        assert found["ink_part_min"] >= 0.08
-        assert found["ink_sub_part_min"] >= 0.05
-        assert found["removal_rise_min_part"] > 0
-        assert found["removal_rise_min_sub_part"] > 0
-        assert max(found["window_max_level_1"], found["window_max_level_2"]) < 1
-    assert numbers["mnist"]["pieces"] >= 0.93
-    assert numbers["omniglot"]["pieces"] >= 0.85
-    samples = records.load("fig5_samples")["numbers"]
-    assert samples["mnist_legible"] >= 0.75
-    assert samples["mnist_class_min"] >= 0.04
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [("mnist", 10_000), ("omniglot", 13_180), ("fashion", 10_000)],
+)
+def test_a_model_is_scored_on_all_test_images_as_it_was_in_float32(name, n):
+    numbers = records.read(SCORED[name])["numbers"]
+    assert numbers["n"] == n
+    stored = checkpoints.metadata(name)["test_sse"]  # before weights were made float16
+    assert numbers["sse"] == pytest.approx(stored, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["strokes", "scenes"])
+def test_a_model_of_drawn_images_is_scored_on_all_of_them(name):
+    figure = {"strokes": "true_strokes", "scenes": "three_levels"}[name]
+    assert records.read(figure)["numbers"]["n"] == getattr(data, name.upper())["test"][0]
+
+
+@pytest.mark.full_data("mnist", "omniglot", "fashion")
+@pytest.mark.parametrize("name", SCORED)
+def test_the_record_is_what_the_checkpoint_scores(name):
+    images, labels = data.load(name, "test")
+    record = records.read(SCORED[name])
+    assert record["data"][f"{name}/test"] == data.digest(images, labels)
+    for key, value in metrics.evaluate(checkpoints.load(name), images).items():
+        assert value == pytest.approx(record["numbers"][key], rel=1e-3), key
 
 
 @pytest.mark.parametrize("name", [*SCORED, "scenes", "strokes", "vae-fashion"])
@@ -91,7 +197,7 @@ def test_a_learning_curve_lies_beside_the_checkpoint_it_led_to(name):
 
 
 def test_the_paper_s_recipe_has_its_record_and_curve():
-    record = records.load("paper_mnist")
+    record = records.read("paper_mnist")
     with open(ROOT / "figures" / "paper_mnist.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
     about = record["model"]
@@ -102,97 +208,15 @@ def test_the_paper_s_recipe_has_its_record_and_curve():
     assert sum(preset.images) == 24 * 55_000  # as the pages say
 
 
-@pytest.mark.full_data("mnist", "omniglot", "fashion")
-@pytest.mark.parametrize("name", SCORED)
-def test_the_record_is_what_the_checkpoint_scores(name):
-    images, labels = data.load(name, "test")
-    record = records.load(SCORED[name])
-    assert record["data"][f"{name}/test"] == data.digest(images, labels)
-    for key, value in metrics.evaluate(checkpoints.load(name), images).items():
-        assert value == pytest.approx(record["numbers"][key], rel=1e-3), key
-
-
-@pytest.mark.full_data("mnist")
-def test_the_python_in_the_readme_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    exec(compile(code, "README.md", "exec"), {})
-    assert (tmp_path / "parse.png").stat().st_size > 10_000
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/recipe.md"])
-def test_what_a_page_links_to_is_there(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith("http"):
-            assert ((ROOT / page).parent / target).exists(), target
-
-
-def test_the_speed_that_was_aimed_at_is_reached():
-    """Ratios of the committed run of `rnp bench`, on the two cores that its record names."""
-    speed = records.load("performance")
-    train = speed["train_images_per_s"]
-    assert round(train["full"] / train["naive_full"]) == 4  # as the README says, in words
-    assert int(train["factorised"] / train["naive_full"]) == 12
-    assert train["full"] >= 2.5 * train["naive_full"]
-    assert train["factorised"] >= 8 * train["naive_full"]
-    assert train["factorised"] >= 0.4 * train["vae"]
-    assert speed["train_share_of_matmul"]["full"] >= 0.5
-
-
-def test_the_recipes_table_is_its_record():
-    text = RECIPE
-    record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))
-    runs = record["runs"]
-    for seed in record["seeds"]:
-        assert f"| {seed['seed']} | {seed['validation_sse']:.2f} | {seed['test_sse']:.2f} |" in text
-        assert seed["test_sse"] <= 6
-    first, second, third = (f"{seed['test_sse']:.2f}" for seed in record["seeds"])
-    assert f"{first}, {second} and {third}" in README
-    text = text.partition("\n## ")[0]
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        [
-            run["what"],
-            f"{run['validation_sse']:.1f}",
-            f"`{run['command'].removeprefix('rnp train mnist ')}`",
-        ]
-        for run in runs
-    ]
-
-
-def test_the_table_of_strokes_is_its_record():
-    record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))["strokes"]
-    section = RECIPE.partition("## Windows that find the ink")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("| ")][1:]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        [run["what"], f"{run['ari_parts']:.3f}", f"{run['ari_sub_parts']:.3f}"]
-        for run in record["runs"]
-    ]
-    found = records.load("true_strokes")["numbers"]
-    assert found["n"] == 2000
-    assert found["ari_parts"] > found["ari_parts_kmeans"]
-    assert found["ari_sub_parts"] > found["ari_sub_parts_kmeans"]
-
-
-def test_the_table_of_retrainings_is_its_record():
-    record = json.loads((ROOT / "docs" / "recipe.json").read_text(encoding="utf-8"))["transfer"]
-    section = RECIPE.partition("## Retraining an encoder")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
-    for row, run in zip(rows, record["runs"], strict=True):
-        what, images, sse, call = (cell.strip() for cell in row)
-        assert (what, images) == (run["what"], f"{run['images']:,}")
-        assert sse == f"{run['validation_sse']:.2f}"
-        for name, value in run["settings"].items():
-            assert f", {name}={value:g}" in call
-    assert f"{record['reference_sse']:.2f} on them" in section
-    last, task = record["runs"][-1], transfer.TASKS["7"]
+def test_the_recipe_of_retraining_is_the_last_that_was_tried():
+    last = json.loads((ROOT / "docs" / "recipe.json").read_text())["transfer"]["runs"][-1]
+    task = transfer.TASKS["7"]
     assert (last["images"], last["settings"]) == (task.images, {"jitter": task.jitter})
 
 
 @pytest.mark.parametrize("name", transfer.TASKS)
 def test_the_controls_of_transfer_are_complete_and_of_the_committed_models(name):
-    record, task = records.load(f"transfer_{name}"), transfer.TASKS[name]
+    record, task = records.read(f"transfer_{name}"), transfer.TASKS[name]
     keys = [field.name for field in dataclasses.fields(Trial)]
     trials = {Trial(**{key: t[key] for key in keys}): t for t in record["trials"]}
     assert list(trials) == transfer_controls.plan(task)
@@ -207,19 +231,3 @@ def test_the_controls_of_transfer_are_complete_and_of_the_committed_models(name)
     assert record["inputs"]["budget"] == encoder["budget"] == task.images
     found = trials[Trial("rnp", "encoder")]["new"]["sse"]
     assert encoder["after"]["new"]["sse"] == pytest.approx(found, rel=1e-3)
-
-
-def test_what_the_page_says_of_transfer():
-    """What is drawn is the decoder's doing, and so is what an unseen digit lacks."""
-    met = set()
-    for name, task in transfer.TASKS.items():
-        found = transfer_controls.numbers(records.load(f"transfer_{name}"))
-        assert found["rnp_encoder"] < found["rnp_none"] < found["rnp_random"]
-        assert max(found["rnp_both"], found["rnp_codes"]) < found["rnp_encoder"]
-        if name != "8":
-            assert found["rnp_codes_ratio"] <= task.target
-        if found["rnp_encoder_ratio"] <= task.target:
-            met.add(name)
-        if task.reference:
-            assert found["rnp_both"] / found["reference_codes"] > found["rnp_encoder_ratio"]
-    assert met == {"7", "omniglot"}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints, files
+from rnp_lib.model.rnp import RNP
 from rnp_lib.repro import records
 
 WEIGHTS_SHA256 = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"  # of b"weights"
@@ -38,11 +40,15 @@ def start(mode="full", **changes):
     )
 
 
-def fake_data(monkeypatch, used):
-    """A data module whose sets are all three blank images of the set `used`."""
+def fake_data(monkeypatch, missing=()):
+    """A data module whose sets are all three blank images; `strokes` stands for those missing."""
     images, labels = torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.int64)
     fake = SimpleNamespace(
-        load_or_stand_in=lambda name, split, size: (images, labels, used),
+        load_or_stand_in=lambda name, split, size: (
+            images,
+            labels,
+            "strokes" if name in missing else name,
+        ),
         digest=lambda images, labels: "0123",
     )
     monkeypatch.setattr(records, "datasets", fake)
@@ -89,12 +95,11 @@ def test_an_unknown_mode_is_refused(monkeypatch, where):
         start("fast" if where == "argument" else "auto")
 
 
-def test_the_seed_reaches_every_generator():
-    def draw():
-        start()
-        return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
-
-    assert draw() == draw()
+def test_a_run_leaves_the_global_generators_alone():
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    start()
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    assert after == before
 
 
 def test_the_device_can_be_chosen(monkeypatch):
@@ -103,12 +108,12 @@ def test_the_device_can_be_chosen(monkeypatch):
 
 
 def test_a_full_run_writes_picture_print_and_record(root, figure, tmp_path, monkeypatch):
-    images = fake_data(monkeypatch, used="mnist")
+    images = fake_data(monkeypatch)
     checkpoint = tmp_path / "some.safetensors"
     checkpoint.write_bytes(b"weights")
     run = start()
     assert run.data("mnist", split="test")[0] is images
-    run.checkpoint(checkpoint)
+    assert run.file(checkpoint) == checkpoint
     numbers = {"sse": np.float32(6.5), "kl": torch.tensor(40.25), "images": 10_000, "note": "test"}
     png = run.save(figure, "fig3a_mnist", numbers=numbers)
 
@@ -147,14 +152,49 @@ def test_a_quick_run_is_stamped_and_the_figure_is_left_as_it_was(root, figure):
 
 @pytest.mark.parametrize("mode", ["full", "paper"])
 def test_a_run_on_stand_in_data_overwrites_nothing_and_says_so(root, figure, monkeypatch, mode):
-    fake_data(monkeypatch, used="strokes")
+    fake_data(monkeypatch, missing=["omniglot"])
     run = start(mode)
     run.data("omniglot", split="test")
+    assert run.stand_ins == {"omniglot": "strokes"}
     assert stamp_of(run, figure) == ["stand-in: strokes instead of omniglot"]
     assert [path.name for path in root.iterdir()] == ["quick"]
     record = json.loads((root / "quick" / "fig.json").read_text())
     assert record["stand_ins"] == {"omniglot": "strokes"}
     assert record["data"] == {"strokes/test": "0123"}
+
+
+def test_a_figure_that_does_not_use_the_missing_set_is_a_full_figure(root, figure, monkeypatch):
+    fake_data(monkeypatch, missing=["omniglot"])
+    run = start()
+    for name in ("mnist", "omniglot"):
+        run.data(name, "test")
+        run.model(name)
+        png = run.save(figure, name, numbers={}, uses=[name, f"{name}/test"])
+        found = json.loads(png.with_suffix(".json").read_text())
+        assert list(found["checkpoints"]) == [f"checkpoints/{name}.safetensors"]
+        used, folder = ("strokes", root / "quick") if name == "omniglot" else (name, root)
+        assert found["data"] == {f"{used}/test": "0123"}
+        assert found["stand_ins"] == ({"omniglot": "strokes"} if name == "omniglot" else {})
+        assert png.parent == folder
+    assert run.save(figure, "both", numbers={}).parent == root / "quick"
+
+
+def test_a_use_of_what_was_not_loaded_is_refused(root, figure, monkeypatch):
+    fake_data(monkeypatch)
+    run = start()
+    run.data("mnist", "test")
+    with pytest.raises(ValueError, match=r"cannot use 'mnist/train'.*loaded \['mnist/test'\]"):
+        run.save(figure, "fig", numbers={}, uses=["mnist/train"])
+    assert list(root.iterdir()) == []
+
+
+def test_a_file_goes_by_its_name_in_checkpoints_or_its_path_in_the_project(root, figure):
+    run = start()
+    assert run.file("classifier-mnist") == checkpoints.find("classifier-mnist")
+    assert run.file("figures/paper_mnist.csv") == files.ROOT / "figures" / "paper_mnist.csv"
+    png = run.save(figure, "fig", numbers={}, uses=["figures/paper_mnist.csv"])
+    found = json.loads(png.with_suffix(".json").read_text())
+    assert list(found["checkpoints"]) == ["figures/paper_mnist.csv"]
 
 
 def test_a_full_run_has_no_stamp(root, figure):
@@ -213,14 +253,42 @@ def test_without_git_the_record_says_none(root, figure, monkeypatch):
     assert record["git"] == {"commit": None, "dirty": None}
 
 
+@pytest.mark.parametrize(
+    ("path", "dirty"),
+    [
+        ("rnp_lib/new.py", True),
+        ("rnp_lib/old.py", True),
+        ("pyproject.toml", True),
+        ("requirements.lock", True),
+        ("workflow/Snakefile", True),
+        ("README.md", False),
+        ("docs/recipe.json", False),
+        ("figures/fig.json", False),
+        ("notebooks/01.ipynb", False),
+        ("tests/test.py", False),
+    ],
+)
+def test_only_code_makes_a_working_tree_dirty(tmp_path, monkeypatch, path, dirty):
+    (tmp_path / "rnp_lib").mkdir()
+    (tmp_path / "rnp_lib" / "old.py").touch()
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    assert files.git_state()["dirty"] is False
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text("changed")
+    assert files.git_state()["dirty"] is dirty
+
+
 def test_the_committed_record_is_loaded_wherever_figures_are_written(root):
-    assert records.load("fig3a_mnist")["figure"] == "fig3a_mnist"
+    assert records.read("fig3a_mnist")["figure"] == "fig3a_mnist"
     assert not list(root.iterdir())
 
 
 def test_loading_a_record_that_is_not_there_says_how_to_make_it():
     with pytest.raises(FileNotFoundError, match="rnp figures --mode full"):
-        records.load("fig9_nothing")
+        records.read("fig9_nothing")
 
 
 def test_a_run_takes_the_committed_model_and_notes_its_hash(root, figure):
@@ -232,20 +300,24 @@ def test_a_run_takes_the_committed_model_and_notes_its_hash(root, figure):
     assert record["checkpoints"] == {"checkpoints/mnist.safetensors": digest}
 
 
-def test_in_paper_mode_the_model_is_trained_first_and_only_once(root, tmp_path, monkeypatch):
-    pictures = tiny.write_pngs(tmp_path / "pictures")
-    paper = tiny.config(dataset=str(pictures), images=(16,))
-    monkeypatch.setitem(records.PRESETS, "paper-mnist", paper)
+def test_in_paper_mode_the_model_is_the_one_trained_by_the_papers_recipe(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.setattr(records, "ROOT", tmp_path)
-
     run = start(mode="paper")
-    trained = run.model("mnist")
-    made = tmp_path / "runs" / "paper-mnist" / "state.safetensors"
-    first = made.stat().st_mtime_ns
+    with pytest.raises(FileNotFoundError, match=r"rnp figures 01_parsing --mode paper"):
+        run.model("mnist")
+    path = tmp_path / "runs" / "paper-mnist" / "model.safetensors"
+    model = RNP(tiny.config()).eval()
+    checkpoints.save(path, model, {})
+    assert run.model("mnist").config == model.config
+    assert run.model("scenes").config.depth == 3  # the paper has none: the committed one
+    assert list(run._files) == ["mnist", "scenes"]
+    assert run._files["mnist"][1] == files.sha256(path)
 
-    assert trained.config == paper
-    assert run._checkpoints.keys() == {"runs/paper-mnist/model.safetensors"}
-    again = start(mode="paper").model("mnist")
-    assert made.stat().st_mtime_ns == first
-    for one, other in zip(trained.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, other)
+
+def test_nothing_of_training_is_imported():
+    code = "import sys, rnp_lib.repro.records, rnp_lib.repro.notebooks, rnp_lib.repro.readme\n"
+    code += "print([name for name in sys.modules if name.startswith('rnp_lib.training')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -12,8 +12,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,14 @@ FIGURES: dict[str, tuple[str, ...]] = {
     ),
     "06_explore": (),
 }
+# Notebook -> the models that mode "paper" takes trained by the paper's recipe.
+PAPER_MODELS: dict[str, tuple[str, ...]] = {
+    "00_start_here": ("mnist",),
+    "01_parsing": ("mnist", "omniglot", "fashion"),
+    "02_topography": ("mnist", "omniglot"),
+    "03_interpolation": ("mnist", "omniglot"),
+    "04_prior_sampling": ("mnist", "omniglot", "fashion"),
+}
 NOTEBOOKS = ROOT / "notebooks"
 OUT = ROOT / "runs" / "notebooks"
 REPORT_EVERY = 30.0  # seconds between signs of life where there is no terminal to draw a bar in
@@ -60,77 +67,66 @@ class FigureError(RuntimeError):
     """A notebook or a figure is not as it should be; the message says which and why."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """One notebook that ran: wall time in seconds, PNGs written, and what stood in for what."""
-
-    name: str
-    seconds: float
-    figures: tuple[Path, ...]
-    stand_ins: Mapping[str, str]
-
-
 def run_notebooks(
     names: Sequence[str] = (),
     mode: str = "full",
     parameters: Mapping[str, Any] | None = None,
-    out: Path = OUT,
-    *,
-    notebooks: Path = NOTEBOOKS,
-    table: Mapping[str, tuple[str, ...]] | None = None,
-) -> list[Result]:
-    """Run notebooks in the table's order, each in a fresh kernel, and check their figures.
+    prepare: Callable[[str], object] | None = None,
+) -> None:
+    """Run notebooks in the order of FIGURES, each in a fresh kernel, and check what they made.
 
     names       "01_parsing", "01" or "parsing"; none means all of them
     mode        "quick", "full" or "paper", handed to every notebook as its parameter `mode`
     parameters  more parameters for every notebook: each must be in its cell tagged `parameters`;
                 a string that reads as a Python literal is one ("4", "[1, 2]", "True")
-    out         for the executed copies: NAME.ipynb, or NAME.failed.ipynb for one that failed
-    notebooks, table   where the notebooks are, and what each makes
+    prepare     called in mode "paper", before any notebook runs, with the preset of every model
+                that these notebooks need and that is not there
 
-    A notebook that fails does not stop the others. Raises FigureError before anything runs for an
-    unknown mode, name or parameter, and at the end, one line a notebook, for a cell that failed,
-    an error hidden in an output or a widget, or a figure that is missing or not new.
+    Executed copies go to runs/notebooks/NAME.ipynb, or NAME.failed.ipynb for one that failed, which
+    does not stop the others. Raises FigureError before anything runs for an
+    unknown name or parameter, and at the end, one line a notebook, for a cell that failed, an
+    error hidden in an output or a widget, or a figure that is missing or not new.
     """
-    table = FIGURES if table is None else table
-    if mode not in records.MODES:
-        raise FigureError(f"mode must be one of {', '.join(records.MODES)}, not {mode!r}.")
-    chosen = _choose(names, table)
+    chosen = _choose(names)
     parameters = {key: _literal(value) for key, value in (parameters or {}).items()}
     for name in chosen:
-        _check_parameters(notebooks / f"{name}.ipynb", parameters)
+        _check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
+    needed = [model for name in chosen for model in PAPER_MODELS.get(name, ())]
+    for model in dict.fromkeys(needed if mode == "paper" and prepare else ()):
+        if not records.paper_model(model).is_file():
+            prepare(f"paper-{model}")
 
-    out.mkdir(parents=True, exist_ok=True)
-    results, failures = [], []
+    OUT.mkdir(parents=True, exist_ok=True)
+    stand_ins, failures = {}, []
     for number, name in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {name}, mode {mode}", flush=True)
+        started = time.perf_counter()
         try:
-            result = _run_one(notebooks / f"{name}.ipynb", table[name], mode, parameters, out)
+            made = _run_one(name, mode, parameters)
         except FigureError as error:
             print(f"      failed: {error}", flush=True)
             failures.append(f"{name}: {error}")
-        else:
-            wrote = ", ".join(map(os.path.relpath, result.figures)) or "nothing: it has no figures"
-            print(f"      {result.seconds:.0f} s, wrote {wrote}", flush=True)
-            results.append(result)
-    for result in results:
-        for wanted, used in result.stand_ins.items():
-            made = ", ".join(path.stem for path in result.figures)
-            print(f"Stand-in data: {used} instead of {wanted} in {made}.")
+            continue
+        wrote = ", ".join(map(os.path.relpath, made)) or "nothing: it has no figures"
+        print(f"      {time.perf_counter() - started:.0f} s, wrote {wrote}", flush=True)
+        for png, record in made.items():
+            for wanted, used in record["stand_ins"].items():
+                stand_ins.setdefault(f"{used} instead of {wanted}", []).append(png.stem)
+    for what, figures in stand_ins.items():
+        print(f"Stand-in data: {what} in {', '.join(figures)}.")
     if failures:
         summary = f"{len(failures)} of {len(chosen)} notebooks failed."
         raise FigureError("\n".join([summary, *failures]))
-    return results
 
 
-def _choose(names: Sequence[str], table: Mapping[str, Any]) -> list[str]:
-    """The notebooks that `names` mean, in the table's order."""
-    short = {alias: name for name in table for alias in (name, *name.split("_", 1))}
+def _choose(names: Sequence[str]) -> list[str]:
+    """The notebooks that `names` mean, in the order of FIGURES."""
+    short = {alias: name for name in FIGURES for alias in (name, *name.split("_", 1))}
     unknown = [name for name in names if name not in short]
     if unknown:
-        raise FigureError(f"no notebook {unknown[0]!r}: there are {', '.join(table)}.")
-    wanted = {short[name] for name in names} or set(table)
-    return [name for name in table if name in wanted]
+        raise FigureError(f"no notebook {unknown[0]!r}: there are {', '.join(FIGURES)}.")
+    wanted = {short[name] for name in names} or set(FIGURES)
+    return [name for name in FIGURES if name in wanted]
 
 
 def _literal(value: Any) -> Any:
@@ -142,33 +138,28 @@ def _literal(value: Any) -> Any:
 
 
 def _check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
-    """FigureError unless the notebook is there and its `parameters` cell has these and `mode`."""
+    """FigureError unless the notebook is there and has these parameters and `mode`."""
     if not path.is_file():
         raise FigureError(f"{path} does not exist.")
-    cells = nbformat.read(path, as_version=4).cells
-    if not any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
-        raise FigureError(f"{path.stem} has no cell tagged `parameters`.")
     if "mode" in parameters:
         raise FigureError("mode is not set as a parameter but by --mode.")
     known = papermill.inspect_notebook(str(path))
-    unknown = [key for key in ("mode", *parameters) if key not in known]
-    if unknown:
-        raise FigureError(f"{path.stem} has no parameter {unknown[0]!r}, only {', '.join(known)}.")
+    for key in ("mode", *parameters):
+        if key not in known:
+            has = ", ".join(known) or "none"
+            raise FigureError(f"{path.stem} has no parameter {key!r} in a cell tagged so: {has}.")
 
 
-def _run_one(
-    path: Path, figures: Sequence[str], mode: str, parameters: Mapping[str, Any], out: Path
-) -> Result:
-    """Execute one notebook and check everything that it should have left behind."""
-    running, failed = out / f"{path.stem}.running.ipynb", out / f"{path.stem}.failed.ipynb"
+def _run_one(notebook: str, mode: str, parameters: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Execute one notebook, check all that it should have left behind: its PNGs and records."""
+    running, failed = OUT / f"{notebook}.running.ipynb", OUT / f"{notebook}.failed.ipynb"
     failed.unlink(missing_ok=True)
-    before = {name: _files(name, mode) for name in figures}
-    started = time.perf_counter()
+    before = {name: _states(name, mode) for name in FIGURES[notebook]}
     try:
-        with _environment(path.stem, mode, parameters), _signs_of_life(started) as bar:
-            _execute(path, running, {**parameters, "mode": mode}, bar)
-        written = tuple(_new_figure(name, mode, before[name]) for name in figures)
-        running.replace(out / path.name)
+        with _environment(notebook, mode, parameters), _signs_of_life() as bar:
+            _execute(notebook, running, {**parameters, "mode": mode}, bar)
+        made = [_new_record(name, mode, state) for name, state in before.items()]
+        running.replace(OUT / f"{notebook}.ipynb")
     except FigureError as error:
         if not running.exists():  # no kernel, so no copy
             raise
@@ -176,20 +167,18 @@ def _run_one(
         raise FigureError(f"{error} (see {os.path.relpath(failed)})") from error
     finally:
         running.unlink(missing_ok=True)
-    made = [json.loads(png.with_suffix(".json").read_text(encoding="utf-8")) for png in written]
-    stand_ins = {wanted: used for record in made for wanted, used in record["stand_ins"].items()}
-    return Result(path.stem, time.perf_counter() - started, written, stand_ins)
+    return {record.with_suffix(".png"): json.loads(record.read_text()) for record in made}
 
 
-def _execute(path: Path, copy: Path, parameters: Mapping[str, Any], bar: bool) -> None:
-    """Run the notebook in its own folder, writing `copy` as it goes; FigureError for any error."""
+def _execute(notebook: str, copy: Path, parameters: Mapping[str, Any], bar: bool) -> None:
+    """Run a notebook in its own folder, writing `copy` as it goes; FigureError for any error."""
     try:
         executed = papermill.execute_notebook(
-            str(path),
+            str(NOTEBOOKS / f"{notebook}.ipynb"),
             str(copy),
             dict(parameters),
             kernel_name="python3",
-            cwd=str(path.parent),
+            cwd=str(NOTEBOOKS),
             progress_bar=bar,
             # Else each kernel warns that it talks over TCP, which stays within this machine.
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
@@ -215,23 +204,23 @@ def _errors_in_outputs(notebook: nbformat.NotebookNode) -> Iterator[str]:
             yield output["text"].strip().splitlines()[-1]
 
 
-def _files(name: str, mode: str) -> dict[Path, tuple[int, int] | None]:
-    """A figure's files, in its mode's folder and where stand-in data sends them, each with what
+def _states(name: str, mode: str) -> dict[Path, tuple[int, int] | None]:
+    """A figure's record, in its mode's folder and where stand-in data sends it, each with what
     changes whenever it is replaced, or None where there is none."""
     folders = (records.folder(mode), records.folder(mode, stand_in=True))
-    files = [folder / f"{name}.{kind}" for folder in folders for kind in ("png", "pdf", "json")]
+    files = [folder / f"{name}.json" for folder in folders]
     return {f: (f.stat().st_mtime_ns, f.stat().st_ino) if f.is_file() else None for f in files}
 
 
-def _new_figure(name: str, mode: str, before: Mapping[Path, tuple[int, int] | None]) -> Path:
-    """The PNG of a figure whose three files are all new since `before`; else FigureError."""
-    files = _files(name, mode)
-    stale = [file for file, state in files.items() if state in (None, before[file])]
-    for png in (file for file in files if file.suffix == ".png"):
-        if not any(file.parent == png.parent for file in stale):
-            return png
-    what = "not new" if files[stale[0]] else "missing"
-    raise FigureError(f"{name} is {what}: {os.path.relpath(stale[0])}")
+def _new_record(name: str, mode: str, before: Mapping[Path, tuple[int, int] | None]) -> Path:
+    """A figure's record that is new since `before`, and then its pictures are; else FigureError."""
+    after = _states(name, mode)
+    for record, state in after.items():
+        if state not in (None, before[record]):
+            return record
+    first = next(iter(after))
+    what = "not new" if after[first] else "missing"
+    raise FigureError(f"{name} is {what}: {os.path.relpath(first)}")
 
 
 @contextlib.contextmanager
@@ -253,21 +242,18 @@ def _environment(name: str, mode: str, parameters: Mapping[str, Any]) -> Iterato
 
 
 @contextlib.contextmanager
-def _signs_of_life(started: float) -> Iterator[bool]:
+def _signs_of_life() -> Iterator[bool]:
     """Yields whether a terminal can show papermill's bar; if not, prints a line now and then."""
-    if sys.stderr.isatty():
-        yield True
-        return
-    done = threading.Event()
+    bar, done, started = sys.stderr.isatty(), threading.Event(), time.perf_counter()
 
     def report() -> None:
-        while not done.wait(REPORT_EVERY):
+        while not bar and not done.wait(REPORT_EVERY):
             print(f"      still running, {time.perf_counter() - started:.0f} s", flush=True)
 
     thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
-        yield False
+        yield bar
     finally:
         done.set()
         thread.join()

@@ -4,22 +4,21 @@ A notebook opens one run, notes through it what goes in, and saves through it wh
 
     run = records.start("01_parsing", mode=mode, seed=seed, parameters={"digits": digits})
     images, labels = run.data("mnist", split="test")
-    run.checkpoint("checkpoints/mnist.safetensors")
-    run.save(figure, "fig3a_mnist", numbers={"test_sse": 6.9})
+    model = run.model("mnist")
+    run.save(figure, "fig3a_mnist", numbers={"sse": 4.05}, uses=["mnist", "mnist/test"])
 
-Only a full run on the real data writes to figures/ itself. A paper run (which retrains) writes to
-figures/paper/; a quick run, or any run on stand-in data, to figures/quick/ with a stamp on the
-picture. Neither can overwrite a full figure.
+Only a full figure of real data is written to figures/ itself. Those of a paper run, whose models
+follow the paper's recipe, go to figures/paper/; those of a quick run, or any made of stand-in data,
+to figures/quick/ with a stamp on the picture. Neither can overwrite a full figure.
 """
 
 import contextlib
 import json
 import math
 import os
-import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +34,6 @@ from rnp_lib.config import PRESETS
 from rnp_lib.files import ROOT, git_state, project_path, replacing, sha256
 from rnp_lib.machine import machine
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.training import loop as train
 
 MODES = ("quick", "full", "paper")
 DPI = 200
@@ -49,7 +47,7 @@ def folder(mode: str, stand_in: bool = False) -> Path:
     return root / "paper" if mode == "paper" else root
 
 
-def load(name: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any]:
     """The committed record `name` of figures/, as `Run.save` wrote it, wherever runs write now.
 
     Raises FileNotFoundError, saying which command makes it, where there is none.
@@ -60,12 +58,19 @@ def load(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def paper_model(name: str) -> Path | None:
+    """Where mode "paper" has its model `name`: what `rnp train paper-NAME` writes; None where the
+    paper has no such model."""
+    preset = f"paper-{name}"
+    return ROOT / "runs" / preset / "model.safetensors" if preset in PRESETS else None
+
+
 def start(notebook: str, mode: str, seed: int, parameters: dict[str, Any]) -> "Run":
-    """Open one notebook's run: settle its mode, seed, pick the device, start the clock.
+    """Open one notebook's run: settle its mode, pick the device, start the clock.
 
     notebook    its file name without .ipynb, "01_parsing"
     mode        "quick", "full", "paper", or "auto": what RNP_MODE says, else "quick"
-    seed        seeds random, numpy and torch
+    seed        of the notebook's generators; noted here, no global generator is seeded
     parameters  what the notebook was given (its tagged cell), as JSON can hold it
 
     The device is RNP_DEVICE where that is set ("cpu", "cuda:1", ...), else the GPU if there is
@@ -75,25 +80,22 @@ def start(notebook: str, mode: str, seed: int, parameters: dict[str, Any]) -> "R
         mode = os.environ.get("RNP_MODE") or "quick"
     if mode not in MODES:
         raise ValueError(f"mode must be auto, quick, full or paper, not {mode!r}.")
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries called here draw from the global generator
-    torch.manual_seed(seed)
     device = os.environ.get("RNP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     return Run(notebook, mode, seed, dict(parameters), torch.device(device))
 
 
 @dataclass
 class Run:
-    """One notebook's run, made by `start`; `stand_ins` maps a data set to what took its place."""
+    """One notebook's run, made by `start`."""
 
     notebook: str
     mode: str
     seed: int
     parameters: dict[str, Any]
     device: torch.device
-    stand_ins: dict[str, str] = field(default_factory=dict)
-    _data: dict[str, str] = field(default_factory=dict)
-    _checkpoints: dict[str, str] = field(default_factory=dict)
+    # What was loaded: the name that `save` knows it by -> its name in a record, and a digest.
+    _data: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _files: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Asked at the start: by the time a figure is saved, another commit may be checked out.
     _git: dict[str, Any] = field(default_factory=git_state)
     _started: float = field(default_factory=time.perf_counter)
@@ -107,53 +109,73 @@ class Run:
         """`quick` in quick mode, `full` in full and paper mode: for numbers of items, mostly."""
         return quick if self.quick else full
 
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """The data sets asked for so far that could not be had, and what took their places."""
+        return self._inputs(None)["stand_ins"]
+
     def data(self, name: str, split: str, size: int = 28) -> tuple[torch.Tensor, torch.Tensor]:
         """Load a data set, or its stand-in where it cannot be had, and note which bytes were used.
 
-        Returns images float32 [N, 1, size, size] in [0, 1] and labels int64 [N]. A stand-in is
-        named in `stand_ins`, and on every figure saved from here on.
+        Returns images float32 [N, 1, size, size] in [0, 1] and labels int64 [N].
         """
         images, labels, used = datasets.load_or_stand_in(name, split, size)
-        if used != name:
-            self.stand_ins[name] = used
-        self._data[f"{used}/{split}"] = datasets.digest(images, labels)
+        self._data[f"{name}/{split}"] = f"{used}/{split}", datasets.digest(images, labels)
         return images, labels
 
     def model(self, name: str) -> ImageModel:
-        """The committed model `name`, in eval mode on the run's device; in paper mode, one trained
-        first with the preset paper-NAME (or the rest of such a training that was interrupted),
-        where the paper has such a model."""
-        preset = f"paper-{name}"
-        if self.mode == "paper" and preset in PRESETS:
-            path = train.train(PRESETS[preset], ROOT / "runs" / preset, resume=True)
-        else:
-            path = checkpoints.find(name)
-        self.checkpoint(path)
+        """The committed model `name`, in eval mode on the run's device; in paper mode the one that
+        was trained by the paper's recipe, where the paper has such a model."""
+        path = paper_model(name) if self.mode == "paper" else None
+        if path and not path.is_file():
+            raise FileNotFoundError(
+                f"{project_path(path)} does not exist: `rnp train paper-{name}` makes it, and "
+                f"`rnp figures {self.notebook} --mode paper` trains all that the notebook needs."
+            )
+        path = path or checkpoints.find(name)
+        self._files[name] = project_path(path), sha256(path)
         return checkpoints.load(path, self.device)
 
-    def checkpoint(self, path: str | Path) -> None:
-        """Note the SHA-256 of a checkpoint file that this run loads."""
-        self._checkpoints[project_path(path)] = sha256(path)
+    def file(self, name: str) -> Path:
+        """Note the SHA-256 of another file that this run reads, and return where it is.
 
-    def save(self, figure: Figure, name: str, numbers: dict[str, Any]) -> Path:
+        name    of a file in checkpoints/ ("encoder-7"), or a path in the project with its suffix
+        """
+        path = ROOT / name if Path(name).suffix else checkpoints.find(name)
+        self._files[name] = project_path(path), sha256(path)
+        return path
+
+    def save(
+        self,
+        figure: Figure,
+        name: str,
+        numbers: dict[str, Any],
+        uses: Iterable[str] | None = None,
+    ) -> Path:
         """Write NAME.png, NAME.pdf and the record NAME.json; returns the PNG's path.
 
         figure   left as it was: the stamp is drawn on the files only
         numbers  the headline numbers: finite floats, ints, strings, or arrays of one number
+        uses     what of all that the run loaded went into it: models and files by the name they
+                 were asked for by, data as "mnist/test"; everything if not given
 
-        Raises ValueError for a number that is not finite and for a name that is no plain file
-        name, TypeError for a number of another type; nothing is written then.
+        Raises ValueError for a number that is not finite, for a name that is no plain file name
+        and for a use of what was not loaded, TypeError for a number of another type; nothing is
+        written then.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"a figure's name is letters, digits, _ and - only, not {name!r}.")
-        record = json.dumps(self._record(name, numbers), indent=2, allow_nan=False) + "\n"
-        png = folder(self.mode, stand_in=bool(self.stand_ins)) / f"{name}.png"
+        inputs = self._inputs(uses)
+        record = json.dumps(self._record(name, numbers, inputs), indent=2, allow_nan=False) + "\n"
+        png = folder(self.mode, stand_in=bool(inputs["stand_ins"])) / f"{name}.png"
+        words = ["quick"] if self.quick else []
+        words += [f"stand-in: {used} instead of {n}" for n, used in inputs["stand_ins"].items()]
         # Files take their names in the reverse order, the record last: where it is new, all are.
         with (
             replacing(png.with_suffix(".json")) as json_file,
             replacing(png.with_suffix(".pdf")) as pdf_file,
             replacing(png) as png_file,
-            _stamped(figure, self._stamp()),
+            _stamped(figure, " · ".join(words)),
         ):
             # No dates and no library versions in the files: the same figure is the same bytes.
             layout = {"dpi": DPI, "bbox_inches": "tight"}
@@ -163,12 +185,24 @@ class Run:
             json_file.write_text(record, encoding="utf-8")
         return png
 
-    def _stamp(self) -> str:
-        words = ["quick"] if self.quick else []
-        words += [f"stand-in: {used} instead of {name}" for name, used in self.stand_ins.items()]
-        return " · ".join(words)
+    def _inputs(self, uses: Iterable[str] | None) -> dict[str, dict[str, str]]:
+        """What a record says of what went in, by its field."""
+        known = [*self._files, *self._data]
+        uses = known if uses is None else list(uses)
+        if unknown := [use for use in uses if use not in known]:
+            raise ValueError(f"a figure cannot use {unknown[0]!r}: the run has loaded {known}.")
+        data = {use: self._data[use] for use in uses if use in self._data}
+        return {
+            "checkpoints": dict(self._files[use] for use in uses if use in self._files),
+            "data": dict(data.values()),
+            "stand_ins": {
+                wanted.rpartition("/")[0]: used.rpartition("/")[0]
+                for wanted, (used, _) in data.items()
+                if used != wanted
+            },
+        }
 
-    def _record(self, name: str, numbers: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, name: str, numbers: dict[str, Any], inputs: dict) -> dict[str, Any]:
         # Only the driver knows which parameters it was told to change.
         by_hand = f"rnp figures {self.notebook} --mode {self.mode}"
         return {
@@ -179,9 +213,7 @@ class Run:
             "seed": self.seed,
             "parameters": self.parameters,
             "numbers": {key: _scalar(key, value) for key, value in numbers.items()},
-            "checkpoints": self._checkpoints,
-            "data": self._data,
-            "stand_ins": self.stand_ins,
+            **inputs,
             "git": self._git,
             **machine(self.device),
             "wall_time_s": round(time.perf_counter() - self._started, 1),
