@@ -9,15 +9,14 @@ import torch
 from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints, data, plots
-from rnp_lib.analysis import classifier, metrics
-from rnp_lib.analysis import controls as transfer_controls
-from rnp_lib.analysis import transfer as transfers
+from rnp_lib.analysis import classifier, controls, metrics
+from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.bench import run as bench
 from rnp_lib.config import PRESETS
 from rnp_lib.explorer import maps
 from rnp_lib.files import ROOT, replacing
 from rnp_lib.repro import notebooks as figures
-from rnp_lib.repro import readme, records
+from rnp_lib.repro import readme, recipe, records
 from rnp_lib.training import loop as training
 
 
@@ -70,34 +69,47 @@ def _usable(device: str | None) -> str | None:
 
 
 @commands.command("transfer")
-@click.argument("task", type=click.Choice(list(transfers.TASKS)))
-@click.option("--seed", default=0, help="Of the retraining.")
+@click.argument("task", type=click.Choice(list(TASKS)))
+@click.option("--model", type=click.Choice(list(controls.MODELS)), default="rnp")
 @click.option(
-    "--controls", is_flag=True, help="Run what is missing of the task's controls instead."
+    "--condition",
+    type=click.Choice(controls.TRIED["rnp"]),
+    default="encoder",
+    help="What may adapt to the new characters.",
 )
-@click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    help="With --controls: folder of the runs of models that are not committed.",
-)
+@click.option("--seed", default=0, help="Of the model that starts, and of what follows.")
+@click.option("--shots", type=click.IntRange(1), help="Learn from so few images of the digit.")
+@click.option("--draw", default=0, help="Number that settles which these are.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
+@click.option("--base", help="Model that starts, a name or a path; the committed one of seed 0.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="runs/encoder-TASK.safetensors or, with --controls, figures/transfer_TASK.json",
+    help="The trial's record, .json, or its encoder; runs/encoder-TASK.safetensors if not given.",
 )
 @click.option("--device", help="cpu, cuda, ...; the GPU if there is one unless told.")
-def transfer_command(task, seed, controls, models, out, device):
-    """Retrain the image encoder of a committed model for characters that it has not seen."""
+def transfer_command(task, model, condition, seed, shots, draw, settings, base, out, device):
+    """Run one trial of transfer: unless told, retrain the image encoder of a committed model for
+    characters that it has not seen."""
     device = torch.device(_usable(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if controls:
-        out = out or Path("figures") / f"transfer_{task}.json"
-        record = transfer_controls.run(task, models, out, device)
-        click.echo(transfer_controls.table(record))
+    out = out or Path("runs") / f"encoder-{task}.safetensors"
+    trial = controls.Trial(model, condition, seed, shots, draw)
+    if out.suffix == ".json":
+        _write_json(out, controls.run(task, trial, device, base, settings)[0])
     else:
-        out = out or Path("runs") / f"encoder-{task}.safetensors"
-        about = transfers.retrain_encoder(task, out, seed, device)
-        click.echo(json.dumps({"encoder": str(out), **about}, indent=1))
+        controls.save_encoder(out, task, trial, device, base, settings)
+    click.echo(out)
+
+
+@commands.command("collect")
+@click.argument("task", type=click.Choice(list(TASKS)))
+@click.argument("trials", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="figures/transfer_TASK.json")
+def collect_command(task, trials, out):
+    """Put records of a task's trials, as `rnp transfer` writes them, into one record."""
+    record = controls.collect(task, trials)
+    _write_json(out or Path("figures") / f"transfer_{task}.json", record)
+    click.echo(controls.table(record))
 
 
 @commands.command("classifier")
@@ -207,6 +219,14 @@ def readme_command(write):
                 temporary.write_text(new, encoding="utf-8")
     if stale and not write:
         raise click.ClickException("numbers differ from their records: `rnp readme --write`.")
+
+
+@commands.command("recipe")
+@click.argument("runs", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def recipe_command(runs):
+    """Fill docs/recipe.json with the numbers of the runs in a folder, as workflow/ leaves them."""
+    record = json.loads(recipe.PATH.read_text(encoding="utf-8"))
+    _write_json(recipe.PATH, recipe.collect(record, runs))
 
 
 def main():

@@ -1,9 +1,8 @@
-"""Transfer: what may change does and nothing else, and the controls are recorded once."""
+"""Transfer: what may change does and nothing else, and trials add up to a record."""
 
 import copy
 import dataclasses
 import json
-import shutil
 import sys
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 import tiny
 import torch
 
-from rnp_lib import checkpoints, cli, plots
-from rnp_lib.analysis import controls as transfer_controls
-from rnp_lib.analysis import reuse, transfer
-from rnp_lib.analysis.controls import CONDITIONS, SHOTS, TRIED, Trial
+from rnp_lib import checkpoints, cli, data, plots
+from rnp_lib.analysis import controls, reuse, transfer
+from rnp_lib.analysis.controls import CONDITIONS, SHOTS, Trial
 from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import PRESETS
+from rnp_lib.files import sha256
 from rnp_lib.model import build
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.plots import transfer as plots_transfer
@@ -79,14 +78,15 @@ def test_a_digit_is_learned_from_training_images_and_measured_on_test_images():
 def test_drawers_are_disjoint_and_complete_and_the_last_are_for_validation():
     drawers, characters = 20, 6
     labels = torch.arange(characters).repeat_interleave(drawers)
-    background = numbered(50), torch.zeros(50, dtype=torch.int64)
+    background = numbered(80), torch.arange(4).repeat_interleave(drawers) + 825
     found = transfer.split(TASKS["omniglot"], background, (numbered(len(labels)), labels))
     learn, new = numbers(found.learn), numbers(found.new)
     assert sorted(learn + new) == list(range(len(labels)))
     # Every character's drawers 1-14 in the order of drawers, 15-20 held out.
     assert learn == [c * drawers + d for d in range(14) for c in range(characters)]
     assert new == [c * drawers + d for c in range(characters) for d in range(14, drawers)]
-    assert numbers(found.old) == numbers(transfer.hold_back(background[0])[1])
+    # Drawer 20 of each character that was trained on.
+    assert numbers(found.old) == [19, 39]
     validation = numbers(transfer.hold_back(found.learn)[1])
     assert {n % drawers for n in validation} == {12, 13}
 
@@ -96,8 +96,16 @@ def test_the_images_of_the_real_tasks():
     seven, _ = transfer.load(TASKS["7"])
     assert [len(x) for x in seven] == [6_265, 1_028, 8_972]
     omniglot, digests = transfer.load(TASKS["omniglot"])
-    assert [len(x) for x in omniglot] == [14 * 659, 6 * 659, 1_928]
+    assert [len(x) for x in omniglot] == [14 * 659, 6 * 659, 827]
     assert digests.keys() == {"omniglot/train", "omniglot/test"}
+
+
+@pytest.mark.full_data("omniglot")
+def test_what_omniglots_model_may_forget_is_what_it_was_trained_on():
+    images, _ = data.load("omniglot", "train")
+    trained_on = {x.numpy().tobytes() for x in transfer.hold_back(images)[0]}
+    old = transfer.load(TASKS["omniglot"])[0].old
+    assert all(x.numpy().tobytes() in trained_on for x in old)
 
 
 @pytest.mark.parametrize("name", ["7", "8"])
@@ -290,146 +298,34 @@ def test_an_encoder_comes_back_with_its_base_and_with_no_other(model, images, tm
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A tiny task in the place of digit 7, its data, its models, and where its record goes."""
+    """A tiny task in the place of digit 7, its data, its models, and where its records go."""
     for label in "01":
         tiny.write_pngs(tmp_path / "pictures" / label, 100)
     config = tiny.config(dataset=str(tmp_path / "pictures"), images=(16, 16))
-    monkeypatch.setitem(PRESETS, "tiny-no1", dataclasses.replace(config, without=(1,)))
+    unseen = dataclasses.replace(config, without=(1,))
+    monkeypatch.setitem(PRESETS, "tiny-no1", unseen)
     monkeypatch.setitem(TASKS, "7", TASK)
     monkeypatch.setattr(checkpoints, "DIRECTORY", tmp_path / "checkpoints")
-    monkeypatch.setattr(transfer_controls, "CODE_IMAGES", 5)
+    monkeypatch.setattr(controls, "CODE_IMAGES", 5)
+    monkeypatch.setattr(controls, "DRAWS", 2)
     monkeypatch.setattr(transfer, "SHOT_STEPS", (1,))
-    monkeypatch.setattr(transfer_controls, "CODE_STEPS", 2)
-    monkeypatch.setattr(transfer_controls, "DRAWS", 2)
+    monkeypatch.setattr(transfer, "CODE_STEPS", 2)
     monkeypatch.chdir(tmp_path)
     for path, settings in (
         ("checkpoints/tiny-no1.safetensors", {}),
-        ("checkpoints/tiny.safetensors", {}),
-        ("runs/tiny-no1-1/model.safetensors", {"seed": 1}),
-        ("runs/tiny-1/model.safetensors", {"seed": 1}),
-        ("runs/vae-tiny-no1-0/model.safetensors", {"model": "vae"}),
-        ("runs/vae-tiny-no1-1/model.safetensors", {"model": "vae", "seed": 1}),
+        ("checkpoints/tiny.safetensors", {"without": ()}),
+        ("runs/rnp-1.safetensors", {"seed": 1}),
+        ("runs/reference-1.safetensors", {"seed": 1, "without": ()}),
+        ("runs/vae-0.safetensors", {"model": "vae"}),
+        ("runs/vae-1.safetensors", {"model": "vae", "seed": 1}),
     ):
-        checkpoints.save(tmp_path / path, build(dataclasses.replace(config, **settings)), {})
+        checkpoints.save(tmp_path / path, build(dataclasses.replace(unseen, **settings)), {})
     return tmp_path
 
 
-def control(world):
-    return transfer_controls.run("7", world / "runs", world / "figures" / "record.json", CPU)
-
-
-def broken(*_):
-    raise AssertionError("a trial was run")
-
-
-def test_controls_are_all_run_and_never_twice(world, monkeypatch, capsys):
-    record = control(world)
-    path = world / "figures" / "record.json"
-    assert json.loads(path.read_text()) == record
-    assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
-    for seed in range(2):
-        for model, conditions in TRIED.items():
-            for condition in conditions:
-                wanted = {"model": model, "condition": condition, "seed": seed, "shots": None}
-                (trial,) = [t for t in record["trials"] if wanted.items() <= t.items()]
-                assert np.isfinite(trial["new"]["sse"])
-                assert ("old" in trial) == (condition != "codes")
-                assert ("validation_sse" in trial) == (condition not in ("none", "codes"))
-                assert ("then_codes" in trial) == (condition == "encoder")
-    for shots in SHOTS:
-        trials = transfer_controls.chosen(record, "rnp", "encoder", shots)
-        assert sorted(t["draw"] for t in trials) == [0, 1]
-    assert len(record["trials"]) == 2 * (5 + 5 + 2) + 2 * len(SHOTS)
-    # Of seed 0 the model that saw every class is the committed one.
-    paths = [t["base"]["path"] for t in transfer_controls.chosen(record, "reference", "none")]
-    assert paths == ["tiny.safetensors", "model.safetensors"]
-    assert "RNP 0, no retraining: SSE" in capsys.readouterr().out
-    table = transfer_controls.table(record)
-    assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS) + 2
-    assert "that saw every class" in table
-    found = transfer_controls.numbers(record)
-    pair = [t["new"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
-    assert found["vae_encoder"] == pytest.approx(sum(pair) / 2)
-    pair = [t["then_codes"]["sse"] for t in transfer_controls.chosen(record, "vae", "encoder")]
-    assert found["vae_both"] == pytest.approx(sum(pair) / 2)
-    pair = [t["new"]["sse"] for t in transfer_controls.chosen(record, "reference", "none")]
-    unit = sum(pair) / 2
-    assert found["reference_none_ratio"] == pytest.approx(1)
-    assert found["vae_encoder_ratio"] == pytest.approx(found["vae_encoder"] / unit)
-    assert {"rnp_none_old", "rnp_codes_stderr", "shots_1", "shots_20_old"} <= found.keys()
-    assert "rnp_codes_old" not in found
-    for figure in (
-        plots_transfer.controls({"digit 7": record, "digit 8": record}),
-        plots_transfer.shots(
-            {"input": torch.rand(3, 1, 16, 16)}, {"digit 7": transfer_controls.of_seed(record, 0)}
-        ),
-    ):
-        figure.canvas.draw()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(transfer_controls, "run_trial", broken)
-        assert control(world)["trials"] == record["trials"]
-
-    # Another model of seed 1: its trials are run again, and no others.
-    shutil.copy("checkpoints/tiny.safetensors", "runs/tiny-no1-1/model.safetensors")
-    ran = []
-
-    def note(task, trial, base, images):
-        ran.append(trial)
-        return {"new": {"n": 1, "sse": 1.0, "sse_stderr": 0.0}}
-
-    monkeypatch.setattr(transfer_controls, "run_trial", note)
-    control(world)
-    assert ran == [Trial("rnp", condition, 1) for condition in TRIED["rnp"]]
-    # Another budget: nothing that is recorded compares with what would be run now.
-    ran.clear()
-    monkeypatch.setitem(TASKS, "7", dataclasses.replace(TASK, images=80))
-    assert len(control(world)["trials"]) == len(ran) == len(record["trials"])
-
-
-def test_an_interrupted_run_keeps_what_it_has(world, monkeypatch):
-    ran = []
-
-    def until_the_third(task, trial, base, images):
-        if len(ran) == 3:
-            raise KeyboardInterrupt
-        ran.append(trial)
-        return {"new": {"n": 1, "sse": 1.0, "sse_stderr": 0.0}}
-
-    monkeypatch.setattr(transfer_controls, "run_trial", until_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        control(world)
-    first, *_ = ran
-    with pytest.raises(KeyboardInterrupt):
-        control(world)
-    ran.clear()
-    with pytest.raises(KeyboardInterrupt):
-        control(world)
-    assert first not in ran
-    assert len(json.loads((world / "figures" / "record.json").read_text())["trials"]) == 6
-
-
-def test_a_model_or_a_record_that_cannot_be_used(world):
-    (world / "figures").mkdir()
-    for text in ("no json", "[1]", '{"inputs": 1}'):
-        (world / "figures" / "record.json").write_text(text)
-        with pytest.raises(ValueError, match="no record of transfer: choose another --out"):
-            control(world)
-    (world / "runs" / "vae-tiny-no1-1" / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="rnp train tiny-no1 --set model=vae --set seed=1"):
-        control(world)
-    (world / "checkpoints" / "tiny-no1.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'tiny-no1'"):
-        control(world)
-
-
-def test_means_over_trials_and_over_images():
-    trials = [{"new": {"sse": sse, "sse_stderr": 0.5}} for sse in (1.0, 2.0, 3.0)]
-    assert transfer_controls.mean(trials) == pytest.approx((2, 1 / 3**0.5))
-    assert transfer_controls.mean(trials[2:]) == (3, 0.5)
-
-
-# ---- the command line ----------------------------------------------------------------------------
+def base_of(trial):
+    committed = trial.seed == 0 and trial.model != "vae"
+    return None if committed else f"runs/{trial.model}-{trial.seed}.safetensors"
 
 
 def rnp(monkeypatch, *arguments):
@@ -439,35 +335,174 @@ def rnp(monkeypatch, *arguments):
     return exit.value.code
 
 
-def test_the_command_retrains_an_encoder(world, monkeypatch, capsys):
-    assert not rnp(monkeypatch, "transfer", "7", "--device", "cpu")
-    about = json.loads(capsys.readouterr().out)
-    assert about["encoder"] == "runs/encoder-7.safetensors"
+def test_every_trial_of_the_plan_is_run_by_itself_and_all_make_a_record(world):
+    paths = []
+    for trial in controls.plan(TASK):
+        record, adapted = controls.run("7", trial, CPU, base_of(trial))
+        assert not adapted.training
+        (found,) = record["trials"]
+        few = trial.shots is not None
+        assert np.isfinite(found["new"]["sse"])
+        assert ("old" in found) == (trial.condition != "codes")
+        assert ("validation_sse" in found) == (trial.condition not in ("none", "codes"))
+        assert ("then_codes" in found) == (trial.condition == "encoder" and not few)
+        paths.append(world / f"{trial.name}.json")
+        paths[-1].write_text(json.dumps(record))
+    assert len(set(paths)) == len(paths) == 2 * (5 + 5 + 2) + 2 * len(SHOTS)
+
+    record = controls.collect("7", paths[::-1])
+    assert [f["condition"] for f in record["trials"]] == [t.condition for t in controls.plan(TASK)]
+    assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
+    assert record["inputs"]["old"] == TASK.old
+    # Of seed 0 the model that saw every class is the committed one.
+    bases = [trial["base"] for trial in controls.chosen(record, "reference", "none")]
+    assert bases[0] == {"path": "tiny.safetensors", "sha256": sha256(checkpoints.find("tiny"))}
+    assert bases[1]["path"] == "reference-1.safetensors"
+
+
+def sse(value):
+    return {"n": 5, "sse": value, "sse_stderr": 0.5}
+
+
+@pytest.fixture
+def record():
+    """A whole record of digit 7, with two seeds, whose SSEs are made up."""
+    task = dataclasses.replace(TASKS["7"], seeds=2)
+    trials = []
+    for i, trial in enumerate(controls.plan(task)):
+        found = {"new": sse(1.0 + i)} | ({"old": sse(50.0 + i)} if trial.model != "vae" else {})
+        trials.append({**dataclasses.asdict(trial), **found, "then_codes": sse(0.5 + i)})
+    return {"task": "7", "trials": trials}
+
+
+def test_numbers_are_means_over_seeds_and_draws(record):
+    found = controls.numbers(record)
+
+    def mean(*wanted, key="new"):
+        return np.mean([trial[key]["sse"] for trial in controls.chosen(record, *wanted)])
+
+    assert found["vae_encoder"] == mean("vae", "encoder")
+    assert found["vae_both"] == mean("vae", "encoder", key="then_codes")
+    assert found["shots_20"] == mean("rnp", "encoder", 20)
+    assert found["rnp_none_old"] == mean("rnp", "none", key="old")
+    assert found["reference_none_ratio"] == 1
+    assert found["vae_encoder_ratio"] == pytest.approx(
+        found["vae_encoder"] / found["reference_none"]
+    )
+    assert not [key for key in found if key.startswith("vae") and key.endswith("old")]
+    table = controls.table(record)
+    assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS) + 2
+    assert "that saw every class" in table
+
+
+def test_old_characters_are_shown_where_they_were_measured(record):
+    def hollow(record):
+        figure = plots_transfer.controls({"digit 7": record})
+        figure.canvas.draw()
+        lines = [line for line in figure.axes[0].lines if line.get_marker() in "os"]
+        return [line.get_marker() for line in lines if line.get_markerfacecolor() == "white"]
+
+    assert set(hollow(record)) == {"o"}  # no plain VAE was
+    for trial in record["trials"]:
+        trial.pop("old", None)
+    assert hollow(record) == []
+    plots_transfer.shots(
+        {"input": torch.rand(3, 1, 16, 16)}, {"digit 7": controls.of_seed(record, 0)}
+    ).canvas.draw()
+
+
+def test_trials_of_several_machines_and_nothing_that_does_not_compare(world):
+    def write(name, seed, inputs=None, task="7", **about):
+        trial = {**dataclasses.asdict(Trial("rnp", "none", seed)), "new": sse(1.0)}
+        inputs = {"budget": 64, **(inputs or {})}
+        text = json.dumps({"task": task, **about, "inputs": inputs, "trials": [trial]})
+        (world / name).write_text(text)
+        return world / name
+
+    one = write("one", 1, device="cpu", note="the first")
+    two = write("two", 0, {"old": "digits"}, device="cuda")
+    record = controls.collect("7", [one, two])
+    assert (record["device"], record["note"]) == (["cpu", "cuda"], "the first")
+    assert [trial["seed"] for trial in record["trials"]] == [0, 1]
+    assert record["inputs"] == {"budget": 64, "old": "digits"}
+    (world / "both").write_text(json.dumps(record))
+    assert controls.collect("7", [world / "both"]) == record
+    for other in (write("three", 2, {"budget": 65}), write("four", 2, task="8")):
+        with pytest.raises(ValueError, match="of another task, or of other data or settings"):
+            controls.collect("7", [one, other])
+    for text in ("no json", "[1]", '{"inputs": 1}', '{"task": "7", "inputs": {}, "trials": [{}]}'):
+        (world / "broken").write_text(text)
+        with pytest.raises(ValueError, match="broken is no record of transfer"):
+            controls.collect("7", [world / "broken"])
+
+
+@pytest.mark.parametrize(
+    ("trial", "base"),
+    [
+        (Trial("rnp", "none", 1), "tiny-no1"),
+        (Trial("vae", "none"), "tiny-no1"),
+        (Trial("rnp", "none"), "tiny"),
+        (Trial("reference", "none"), "tiny-no1"),
+    ],
+)
+def test_a_trial_starts_from_the_model_it_says(world, trial, base):
+    with pytest.raises(ValueError, match="is not the model that the trial starts from"):
+        controls.run("7", trial, CPU, base)
+
+
+def test_few_images_are_for_an_encoder_alone():
+    with pytest.raises(ValueError, match="only encoders learn from few images: got 'everything'"):
+        Trial("rnp", "everything", shots=1)
+
+
+def test_means_over_trials_and_over_images():
+    trials = [{"new": {"sse": sse, "sse_stderr": 0.5}} for sse in (1.0, 2.0, 3.0)]
+    assert controls.mean(trials) == pytest.approx((2, 1 / 3**0.5))
+    assert controls.mean(trials[2:]) == (3, 0.5)
+    assert controls.mean(trials, "old") is None
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def test_the_command_retrains_an_encoder(world, monkeypatch):
+    assert not rnp(monkeypatch, "transfer", "7", "--device", "cpu", "--set", "jitter=0.2")
+    path = "runs/encoder-7.safetensors"
+    about = checkpoints.metadata(path, checkpoints.ENCODER_FORMAT)
     assert (about["task"], about["budget"], about["seed"]) == ("7", 64, 0)
-    base = checkpoints.load("tiny-no1")
-    adapted = checkpoints.load_encoder("runs/encoder-7.safetensors", "tiny-no1")
+    assert about["recipe"] == {**transfer.RECIPE, "jitter": 0.2}
+    adapted = checkpoints.load_encoder(path, "tiny-no1")
     images, digests = transfer.load(TASK)
     assert about["data_sha256"] == digests
-    assert transfer.scores(base, images) == about["before"]
-    after = transfer.scores(adapted, images)["new"]["sse"]
-    assert after == pytest.approx(about["after"]["new"]["sse"], rel=1e-2)
+    found = transfer.scores(adapted, images)
+    assert found["new"]["sse"] == pytest.approx(about["after"]["new"]["sse"], rel=1e-2)
 
 
-def test_the_command_runs_controls(world, monkeypatch, capsys):
-    sse = {"n": 1, "sse": 1.0, "sse_stderr": 0.0}
-    stub = dict.fromkeys(("new", "old", "then_codes"), sse)
-    monkeypatch.setattr(transfer_controls, "run_trial", lambda *_: stub)
-    assert not rnp(monkeypatch, "transfer", "7", "--controls", "--device", "cpu")
+def test_the_commands_run_a_trial_and_collect_it(world, monkeypatch, capsys):
+    options = ["--model", "vae", "--seed", 1, "--base", "runs/vae-1.safetensors"]
+    settings = ["--set", "images=128", "--device", "cpu", "--out", "one.json"]
+    assert not rnp(monkeypatch, "transfer", "7", *options, *settings)
+    (trial,) = json.loads((world / "one.json").read_text())["trials"]
+    assert (trial["model"], trial["condition"], trial["seed"]) == ("vae", "encoder", 1)
+    none = ["--condition", "none", "--set", "images=128", "--out", "two.json"]
+    assert not rnp(monkeypatch, "transfer", "7", *none)
+    assert not rnp(monkeypatch, "collect", "7", "one.json", "two.json")
     assert "plain VAE, encoder retrained" in capsys.readouterr().out
-    assert (world / "figures" / "transfer_7.json").is_file()
+    record = json.loads((world / "figures" / "transfer_7.json").read_text())
+    assert record["inputs"]["budget"] == 128
+    assert record["trials"][1] == trial
 
 
 def test_the_command_answers_a_mistake_in_one_line(world, monkeypatch):
     assert rnp(monkeypatch, "transfer", "9") != 0
-    (world / "checkpoints" / "tiny-no1.safetensors").unlink()
-    for more in ([], ["--controls"]):
-        message = rnp(monkeypatch, "transfer", "7", "--device", "cpu", *more)
-        assert message.startswith("rnp: no checkpoint 'tiny-no1'")
+    wrong = {
+        ("--condition", "none"): "rnp: no encoder comes out of 'none'",
+        ("--set", "sigma=1"): "rnp: unknown setting sigma",
+        ("--base", "nothing"): "rnp: no checkpoint 'nothing'",
+    }
+    for options, start in wrong.items():
+        message = rnp(monkeypatch, "transfer", "7", "--device", "cpu", *options)
+        assert message.startswith(start)
         assert "\n" not in message
 
 

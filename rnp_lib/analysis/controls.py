@@ -1,12 +1,14 @@
-"""The controls of transfer: every condition with the same budget, one record for each task.
+"""The controls of transfer: what else may adapt, and what else may start, with the same budget.
 
-A record is written anew after every trial, and a trial that it holds already is not run again.
+A trial is one model under one condition. Each is run by itself and leaves a record of its own;
+`collect` makes one record of those of a task.
 """
 
 import dataclasses
+import itertools
 import json
-import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +17,9 @@ import numpy as np
 import torch
 
 from rnp_lib import checkpoints
-from rnp_lib.analysis.transfer import (
-    CODE_RATE,
-    CODE_STEPS,
-    DRAWERS,
-    RECIPE,
-    SHOT_RECIPE,
-    SHOT_STEPS,
-    TASKS,
-    Images,
-    Task,
-    code_error,
-    load,
-    random_decoder,
-    retrain,
-    retrain_few,
-    scores,
-    summary,
-)
-from rnp_lib.files import code_version, project_path, replacing, sha256
+from rnp_lib.analysis import transfer
+from rnp_lib.analysis.transfer import TASKS, Images, Task
+from rnp_lib.files import code_version, project_path, sha256
 from rnp_lib.machine import machine
 from rnp_lib.model.rnp import ImageModel
 
@@ -57,11 +43,6 @@ TRIED = {
 SHOTS = (1, 20)  # images of a digit
 DRAWS = 5  # of so few images
 CODE_IMAGES = 500  # about so many held-out images get their codes adjusted
-SETTINGS = {
-    "drawers": DRAWERS,
-    "shots": {"steps": list(SHOT_STEPS), **SHOT_RECIPE},
-    "codes": {"steps": CODE_STEPS, "rate": CODE_RATE},
-}
 
 
 @dataclass(frozen=True)
@@ -77,9 +58,15 @@ class Trial:
     shots: int | None = None
     draw: int = 0
 
-    def __str__(self) -> str:
-        few = f", {self.shots} images, draw {self.draw}" if self.shots else ""
-        return f"{MODELS[self.model]} {self.seed}, {CONDITIONS[self.condition]}{few}"
+    def __post_init__(self):
+        if self.shots and self.condition != "encoder":
+            raise ValueError(f"only encoders learn from few images: got {self.condition!r}.")
+
+    @property
+    def name(self) -> str:
+        """What names the trial among files."""
+        few = f"-{self.shots}-{self.draw}" if self.shots else ""
+        return f"{self.model}-{self.condition}-{self.seed}{few}"
 
 
 def plan(task: Task) -> list[Trial]:
@@ -100,121 +87,146 @@ def plan(task: Task) -> list[Trial]:
     return trials
 
 
-def base_path(task: Task, trial: Trial, models: Path) -> Path:
-    """The model that a trial starts from: the committed one, or a run in the folder `models`.
+def run(
+    name: str,
+    trial: Trial,
+    device: torch.device,
+    base: str | Path | None = None,
+    changed: Sequence[str] = (),
+) -> tuple[dict[str, Any], ImageModel]:
+    """Run one trial of a task.
 
-    Raises FileNotFoundError, naming the command that trains it, where there is none.
+    Args:
+        base: the model it starts from; the committed one, which is of seed 0, unless told.
+        changed: settings of the recipe, as "key=value"; of `images` that is the budget.
+
+    Returns:
+        A record of this trial alone, and the model as it was adapted.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: it is another than the trial asks for, or a setting that cannot work.
     """
-    is_vae = trial.model == "vae"
-    preset = task.reference if trial.model == "reference" else task.base
-    if trial.seed == 0 and not is_vae:
-        return checkpoints.find(preset)
-    path = models / f"{task.vae if is_vae else preset}-{trial.seed}" / "model.safetensors"
-    if not path.is_file():
-        kind = "vae" if is_vae else "rnp"
-        command = f"rnp train {preset} --set model={kind} --set seed={trial.seed}"
-        raise FileNotFoundError(f"{path} does not exist: `{command} --out {path.parent}` makes it.")
-    return path
+    task, code, started = TASKS[name], code_version(), time.perf_counter()
+    path = checkpoints.find(base or (task.reference if trial.model == "reference" else task.base))
+    model = checkpoints.load(path, device)
+    wanted = ("vae" if trial.model == "vae" else "rnp", trial.seed, trial.model == "reference")
+    found = model.config.model, model.config.seed, task.digit not in (None, *model.config.without)
+    if found != wanted:
+        raise ValueError(
+            f"{path} is not the model that the trial starts from: its kind, its seed and whether "
+            f"it saw the new characters are {found}, and should be {wanted}: choose another --base."
+        )
+    override = model.config.override(list(changed)).to_dict()
+    recipe = {key: override[key] for key in (text.partition("=")[0].strip() for text in changed)}
+    inputs = settings(task, **recipe)
+    images, digests = transfer.load(task)
+    images = Images(*(x.to(device) for x in images))
+    result, adapted = _adapt(trial, model, images, inputs["budget"], inputs["recipe"])
+    counts = {kind: len(x) for kind, x in images._asdict().items()}
+    base = {"path": project_path(path), "sha256": sha256(path)}
+    minutes = round((time.perf_counter() - started) / 60, 2)
+    about = {**dataclasses.asdict(trial), "base": base, **result, "minutes": minutes, "code": code}
+    record = {
+        "task": name,
+        **machine(device),
+        "inputs": {"data": digests, "images": counts, **inputs},
+        "trials": [about],
+    }
+    return record, adapted
 
 
-def run_trial(task: Task, trial: Trial, base: ImageModel, images: Images) -> dict[str, Any]:
-    """Adapt a base model and measure it: `new`, `old` and, after retraining, `validation_sse`.
+def settings(task: Task, images: Sequence[int] | None = None, **recipe: Any) -> dict[str, Any]:
+    """What the trials of a task have in common, but for its data: with another recipe, if told."""
+    return {
+        "budget": sum(images or (task.images,)),
+        "drawers": transfer.DRAWERS,
+        "shots": {"steps": list(transfer.SHOT_STEPS), **transfer.SHOT_RECIPE},
+        "codes": {"steps": transfer.CODE_STEPS, "rate": transfer.CODE_RATE},
+        "recipe": {**transfer.RECIPE, "jitter": task.jitter, **recipe},
+        "old": task.old,
+    }
+
+
+def _adapt(
+    trial: Trial, model: ImageModel, images: Images, budget: int, recipe: dict[str, Any]
+) -> tuple[dict[str, Any], ImageModel]:
+    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`.
 
     An encoder retrained on all images is measured once more, `then_codes`: with the codes that
     descent makes of its own.
     """
     if trial.condition == "none":
-        return scores(base, images)
+        return transfer.scores(model, images), model
     if trial.condition == "codes":  # which forgets nothing
-        return {"new": _codes(base, images)}
+        return {"new": _codes(model, images)}, model
     if trial.shots:
-        adapted, validation = retrain_few(base, images.learn, trial.shots, trial.draw)
+        adapted, validation = transfer.retrain_few(model, images.learn, trial.shots, trial.draw)
     else:
         if trial.condition == "random":
-            base = random_decoder(base, 1_000 + trial.seed)  # not where its own training began
+            # Not where its own training began.
+            model = transfer.random_decoder(model, 1_000 + trial.seed)
         everything = trial.condition == "everything"
-        settings = {"seed": trial.seed, "everything": everything, "jitter": task.jitter}
-        adapted, validation = retrain(base, images.learn, task.images, **settings)
-    result = {**scores(adapted, images), "validation_sse": validation}
+        changes = {"seed": trial.seed, "everything": everything, **recipe}
+        adapted, validation = transfer.retrain(model, images.learn, budget, **changes)
+    result = {**transfer.scores(adapted, images), "validation_sse": validation}
     if trial.condition == "encoder" and not trial.shots:
         result["then_codes"] = _codes(adapted, images)
-    return result
+    return result, adapted
 
 
 def _codes(model: ImageModel, images: Images) -> dict[str, float]:
     stride = len(images.new) // CODE_IMAGES or 1
-    return summary(code_error(model, images.new[::stride], CODE_STEPS))
+    return transfer.summary(transfer.code_error(model, images.new[::stride], transfer.CODE_STEPS))
 
 
-def run(name: str, models: Path, out: Path, device: torch.device) -> dict[str, Any]:
-    """Run all trials of a task that its record `out` does not hold yet, and return the record.
+def save_encoder(
+    out: Path,
+    name: str,
+    trial: Trial,
+    device: torch.device,
+    base: str | Path | None = None,
+    changed: Sequence[str] = (),
+) -> None:
+    """Run a trial, as `run` does, and save the retrained encoder with what its record says."""
+    if trial.condition != "encoder":
+        raise ValueError(f"no encoder comes out of {trial.condition!r}: give an --out of .json.")
+    record, adapted = run(name, trial, device, base, changed)
+    (found,), inputs = record["trials"], record["inputs"]
+    about = {"task": name, "data_sha256": inputs["data"], "device": str(device)}
+    about |= {key: inputs[key] for key in ("budget", "recipe")}
+    about |= {key: found[key] for key in ("seed", "code", "minutes", "validation_sse")}
+    about["after"] = {key: found[key] for key in ("new", "old")}
+    checkpoints.save_encoder(out, adapted, base or TASKS[name].base, about)
 
-    Args:
-        name: of the task.
-        models: folder of the runs that trained the base models which are not committed.
-        out: the record, JSON; trials in it count if data, settings and base model were the same.
 
-    Raises:
-        FileNotFoundError: a base model is missing; nothing has been run then.
-        ValueError: `out` is there but is no record.
+def collect(name: str, paths: Sequence[str | Path]) -> dict[str, Any]:
+    """One record of a task, from records of its trials; of what these say differently, all.
+
+    Raises ValueError for a file that is no such record, or was made with other data or settings.
     """
-    task, code = TASKS[name], code_version()  # now: files may change while it runs
-    bases = {trial: base_path(task, trial, models) for trial in plan(task)}
-    hashes = {path: sha256(path) for path in bases.values()}
-    images, digests = load(task)
-    images = Images(*(x.to(device) for x in images))
-    record = {
+    shared: dict[str, list] = {}
+    inputs, trials, keys = {}, {}, [field.name for field in dataclasses.fields(Trial)]
+    for path in paths:
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+            task, said, held = (record.pop(key) for key in ("task", "inputs", "trials"))
+            trials |= {Trial(**{key: trial[key] for key in keys}): trial for trial in held}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{path} is no record of transfer: `rnp transfer` makes it.") from None
+        if task != name or any(inputs.setdefault(key, said[key]) != said[key] for key in said):
+            raise ValueError(f"{path} is of another task, or of other data or settings: redo it.")
+        for key, value in record.items():
+            values = value if isinstance(value, list) else [value]
+            shared[key] = [*(known := shared.get(key, [])), *(v for v in values if v not in known)]
+    order = [*plan(TASKS[name]), *trials]
+    return {
         "task": name,
-        "command": shlex.join(["rnp", "transfer", name, "--controls"]),
-        **machine(device),
-        "inputs": {
-            "data": digests,
-            "images": {kind: len(x) for kind, x in images._asdict().items()},
-            "budget": task.images,
-            **SETTINGS,
-            "recipe": {**RECIPE, "jitter": task.jitter},
-        },
-        "trials": [],
+        **{key: values[0] if len(values) == 1 else values for key, values in shared.items()},
+        "command": f"rnp collect {name}",
+        "inputs": inputs,
+        "trials": [trials[trial] for trial in sorted(trials, key=order.index)],
     }
-
-    entries = {
-        trial: {**dataclasses.asdict(trial), "base": _file(path, hashes[path])}
-        for trial, path in bases.items()
-    }
-    kept = _recorded(out, record["inputs"])
-    found = {
-        trial: held
-        for trial, entry in entries.items()
-        for held in kept
-        if entry.items() <= held.items()
-    }
-    for trial, entry in entries.items():
-        if trial not in found:
-            started = time.perf_counter()
-            result = run_trial(task, trial, checkpoints.load(bases[trial], device), images)
-            minutes = round((time.perf_counter() - started) / 60, 2)
-            found[trial] = {**entry, **result, "minutes": minutes, "code": code}
-            print(f"{trial}: SSE {result['new']['sse']:.2f}, {minutes:.1f} min", flush=True)
-        record["trials"] = [found[t] for t in entries if t in found]
-        with replacing(out) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record
-
-
-def _file(path: Path, sha256: str) -> dict[str, str]:
-    return {"path": project_path(path), "sha256": sha256}
-
-
-def _recorded(path: Path, inputs: dict) -> list[dict]:
-    """The trials that a record holds, if they were run on the same inputs."""
-    if not path.exists():
-        return []
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        trials, same = record["trials"], record["inputs"] == inputs
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no record of transfer: choose another --out.") from None
-    return trials if same else []
 
 
 def of_seed(record: dict, seed: int) -> dict:
@@ -230,9 +242,11 @@ def chosen(record: dict, model: str, condition: str, shots: int | None = None) -
     return [trial for trial in record["trials"] if wanted.items() <= trial.items()]
 
 
-def mean(trials: list[dict], which: str = "new") -> tuple[float, float]:
+def mean(trials: list[dict], which: str = "new") -> tuple[float, float] | None:
     """The SSE of the `new` or the `old` characters and its standard error: over the trials or, if
-    there is one only, over its images."""
+    there is one only, over its images. None unless all trials were measured on them."""
+    if not all(which in trial for trial in trials):
+        return None
     sses = [trial[which]["sse"] for trial in trials]
     if len(sses) == 1:
         return sses[0], trials[0][which]["sse_stderr"]
@@ -256,30 +270,23 @@ def numbers(record: dict) -> dict[str, float]:
         if trials:
             sse, stderr = mean(trials)
             found |= {key: sse, f"{key}_stderr": stderr, f"{key}_ratio": sse / yardstick(record)}
-            if "old" in trials[0]:
-                found[f"{key}_old"] = mean(trials, "old")[0]
+            if old := mean(trials, "old"):
+                found[f"{key}_old"] = old[0]
     return found
 
 
 def table(record: dict) -> str:
     """The conditions of a record side by side, for people."""
-    unit = yardstick(record)
-    name = "that saw every class" if chosen(record, "reference", "none") else "without retraining"
-    lines = [
-        f"{'SSE per image, mean ± s.e.':42}{'new':>15}{'old':>16}"
-        f"{'n new':>8}{'seeds':>7}{'ratio':>8}"
-    ]
-    for model, model_name in MODELS.items():
-        for condition, words in CONDITIONS.items():
-            trials = chosen(record, model, condition)
-            if not trials:
-                continue
+    found, unit = numbers(record), yardstick(record)
+    head = ("SSE per image, mean ± s.e.", "new", "old", "n new", "seeds", "ratio")
+    lines = ["{:42}{:>15}{:>16}{:>8}{:>7}{:>8}".format(*head)]
+    for (model, who), (condition, what) in itertools.product(MODELS.items(), CONDITIONS.items()):
+        if trials := chosen(record, model, condition):
             sse, stderr = mean(trials)
-            old = "{:9.2f} ± {:.2f}".format(*mean(trials, "old")) if "old" in trials[0] else "-"
+            old = "{:9.2f} ± {:.2f}".format(*old) if (old := mean(trials, "old")) else "-"
             lines.append(
-                f"{model_name + ', ' + words:42}{sse:8.2f} ± {stderr:4.2f}{old:>16}"
-                f"{trials[0]['new']['n']:8,}{len(trials):7}"
-                f"{sse / unit:8.2f}"
+                f"{who + ', ' + what:42}{sse:8.2f} ± {stderr:4.2f}{old:>16}"
+                f"{trials[0]['new']['n']:8,}{len(trials):7}{sse / unit:8.2f}"
             )
-    lines.append(f"ratio: to the SSE of the RNP {name}, {unit:.2f}")
-    return "\n".join(lines)
+    of = "that saw every class" if "reference_none" in found else "without retraining"
+    return "\n".join([*lines, f"ratio: to the SSE of the RNP {of}, {unit:.2f}"])

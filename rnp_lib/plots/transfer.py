@@ -24,10 +24,11 @@ OLD = {**NEW, "markerfacecolor": "white", "markersize": 4, "alpha": 0.8}
 
 
 def controls(records: dict[str, dict]) -> Figure:
-    """For each title the SSE under every condition, of new and old characters, and the target.
+    """For each title the SSE under every condition, of new characters, of old ones where they were
+    measured, and the target.
 
     Args:
-        records: of tasks, as `transfer_controls.run` returns them.
+        records: of tasks, as `controls.collect` returns them.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -38,10 +39,9 @@ def controls(records: dict[str, dict]) -> Figure:
                 for row, condition in enumerate(CONDITIONS):
                     trials = chosen(record, model, condition)
                     for which, look in (("old", OLD), ("new", NEW)):
-                        if trials and which in trials[0]:
-                            sse, stderr = mean(trials, which)
-                            place = {"y": row + shift, "xerr": stderr}
-                            cell.errorbar(sse, **place, **LOOKS[model], **look)
+                        if trials and (found := mean(trials, which)):
+                            place = {"y": row + shift, "xerr": found[1]}
+                            cell.errorbar(found[0], **place, **LOOKS[model], **look)
             target = TASKS[record["task"]].target * yardstick(record)
             cell.axvline(target, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
             cell.set(title=title, xscale="log", xlabel="SSE per image")
