@@ -12,9 +12,10 @@ from rnp_lib.analysis import classifier, metrics
 from rnp_lib.analysis import controls as transfer_controls
 from rnp_lib.analysis import transfer as transfers
 from rnp_lib.bench import run as bench
-from rnp_lib.config import PRESETS
+from rnp_lib.bench.report import report
 from rnp_lib.explorer import maps
 from rnp_lib.files import replacing
+from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
 from rnp_lib.repro import records
 from rnp_lib.training import loop as training
@@ -166,7 +167,7 @@ def bench_command(device, learn, path, plot):
     result = bench.run(device)
     if learn:
         result["learn"] = bench.learn(device)
-    click.echo(bench.report(result))
+    click.echo(report(result))
     if path:
         _write_json(path, result)
     if plot:

@@ -9,7 +9,7 @@ import torch
 
 from rnp_lib.model import build
 from rnp_lib.model.encoder import ENCODERS, MatrixConv2d
-from rnp_lib.model.hypernet import HyperNetwork
+from rnp_lib.model.hypernet import E_DIM, HyperNetwork
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
@@ -292,7 +292,7 @@ def test_without_feedback_a_step_still_sees_the_action_before_it():
 
 def test_the_step_vector_is_one_per_step():
     model = make(2, tau=(2, 3))
-    assert model.step.shape == (3, 4)
+    assert model.step.shape == (3, E_DIM)
     z = programs(2)
     before = model.decode(z)
     with torch.no_grad():

@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnp_lib import checkpoints, data
-from rnp_lib.config import PRESETS
 from rnp_lib.files import code_version
 from rnp_lib.model import build
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
 from rnp_lib.training.loop import TrainingStopped
 from rnp_lib.training.trainer import Trainer, split_validation
 

@@ -33,9 +33,9 @@ from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints
 from rnp_lib import data as datasets
-from rnp_lib.config import PRESETS
 from rnp_lib.files import ROOT, git_state, replacing, sha256
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
 from rnp_lib.training import loop as train
 
 MODES = ("quick", "full", "paper")
