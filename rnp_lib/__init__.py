@@ -11,11 +11,12 @@ from rnp_lib import data, plots
 from rnp_lib.analysis import metrics, reuse
 from rnp_lib.analysis import parsing as parts
 from rnp_lib.checkpoints import load
-from rnp_lib.config import PRESETS, Config
+from rnp_lib.config import Config
 from rnp_lib.explorer import maps
 from rnp_lib.model import objective, transforms
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.tree import ProgramTree
+from rnp_lib.presets import PRESETS
 from rnp_lib.repro import records
 
 __all__ = [

@@ -12,9 +12,10 @@ from rnp_lib import checkpoints, data, plots
 from rnp_lib.analysis import classifier, controls, metrics
 from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.bench import run as bench
-from rnp_lib.config import PRESETS
+from rnp_lib.bench.report import report
 from rnp_lib.explorer import maps
 from rnp_lib.files import ROOT, replacing
+from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
 from rnp_lib.repro import readme, recipe, records
 from rnp_lib.training import loop as training
@@ -180,7 +181,7 @@ def bench_command(device, learn, path, plot):
     result = bench.run(device)
     if learn:
         result["learn"] = bench.learn(device)
-    click.echo(bench.report(result))
+    click.echo(report(result))
     if path:
         _write_json(path, result)
     if plot:

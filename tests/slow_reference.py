@@ -19,14 +19,12 @@ SMALL = Config(
     shear=0.2,
     centre=0.5,
     z_dim=5,
-    e_dim=4,
     feedback="child",
     hypernet="factorised",
     rank=3,
     trunk_depth=2,
     trunk_width=6,
     hidden=7,
-    action_hidden=4,
     sigma2=0.07,
     images=(100,),
 )
@@ -179,11 +177,10 @@ class Node:
     placed: list = field(default_factory=list)
 
 
-def unroll(model, z, level=None, depth=None):
-    """Section 2.1's recursion for one program z (|z|,) of a level, cut after `depth` levels."""
+def unroll(model, z, level=None, until=0):
+    """Section 2.1's recursion for one program z (|z|,) of a level, cut at the level `until`."""
     c = model.config
     level = len(c.tau) if level is None else level
-    depth = level if depth is None else depth
     row = len(c.tau) - level  # settings are listed from the root down
     size = c.image_size if row == 0 else c.patch_size
     networks = Networks(model.hypernet, z)
@@ -197,10 +194,11 @@ def unroll(model, z, level=None, depth=None):
         state, policy = networks.recur("state", state, e), networks.recur("policy", policy, e)
         a = networks.action(policy)
         patch = networks.patch(state)
-        child = Node(z=state) if depth == 1 else unroll(model, state, level - 1, depth - 1)
+        cut_here = level - 1 == until
+        child = Node(z=state) if cut_here else unroll(model, state, level - 1, until)
         child.patch, child.action = patch.reshape(c.patch_size, c.patch_size), a
         child.affine = affine(a, c.extent[row], c.rotation, c.shear, c.centre)
-        if depth == 1:
+        if cut_here:
             child.canvas = child.patch
         x = {"child": child.canvas.ravel(), "own": patch, "none": None}[c.feedback]
         root.children.append(child)
@@ -209,8 +207,8 @@ def unroll(model, z, level=None, depth=None):
     return root
 
 
-def cut(node, depth):
-    """The canvas when the tree ends `depth` levels below `node`."""
-    if depth == 0 or not node.children:
+def cut(node, steps):
+    """The canvas when the tree ends so many levels below `node`."""
+    if steps == 0:
         return node.patch
-    return sum(place(cut(c, depth - 1), c.affine, len(node.canvas)) for c in node.children)
+    return sum(place(cut(c, steps - 1), c.affine, len(node.canvas)) for c in node.children)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +14,7 @@ from rnp_lib.bench import isolated as bench_isolated
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.flops import counted_flops, flops_per_image
 from rnp_lib.bench.naive import NaivePort
+from rnp_lib.bench.report import ratios, report
 from rnp_lib.model.objective import terms
 from rnp_lib.model.vae import PlainVAE
 
@@ -149,12 +151,28 @@ def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
     shares = result["time_shares"]["full"]
     assert (shares["matrix_products"], shares["rest"], sum(shares.values())) == (0.75, 0.25, 1)
     result["learn"] = {"rnp": {"sse_7": {"minutes": 1.5, "images": 128_000}}, "vae": {}}
-    table = bench.report(result)
+    table = report(result)
     assert bench.CONFIGS.keys() <= set(table.split())
-    assert "rnp, sse_7: 1.5 minutes, 128,000 images" in table
+    assert re.search("rnp +sse_7 +1.5 minutes +128,000 images", table)
+    assert all(name in table for name in ratios(result))
     bars, growth = plots.speed(result).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == list(bench.CONFIGS)
     assert len(growth.lines) == 2
+
+
+def test_a_ratio_names_the_types_of_both_rows():
+    speeds = dict(naive_full=10, full_float32=20, full=30, factorised_float32=40, factorised=50)
+    types = dict.fromkeys((*speeds, "vae"), "float32") | dict.fromkeys(
+        ("full", "factorised", "vae"), "bfloat16"
+    )
+    found = ratios({"train_images_per_s": {**speeds, "vae": 100}, "precision": types})
+    assert found == {
+        "full_float32 (float32) / naive_full (float32)": 2,
+        "full (bfloat16) / naive_full (float32)": 3,
+        "factorised_float32 (float32) / naive_full (float32)": 4,
+        "factorised (bfloat16) / naive_full (float32)": 5,
+        "factorised (bfloat16) / vae (bfloat16)": 0.5,
+    }
 
 
 def test_the_profile_of_a_step_has_its_products():

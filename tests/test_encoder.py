@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rnp_lib.config import PRESETS
 from rnp_lib.model.encoder import ENCODERS, MatrixConv2d, PreActivationBlock, ResNetBlock
 from rnp_lib.model.rnp import RNP
+from rnp_lib.presets import PRESETS
 
 BOTH = pytest.mark.parametrize("name", list(ENCODERS))
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rnp_lib.config import PRESETS, Config
-from rnp_lib.model.hypernet import FactorisedLinear, FullLinear, HyperNetwork
+from rnp_lib.config import Config
+from rnp_lib.model.hypernet import E_DIM, FactorisedLinear, FullLinear, HyperNetwork
+from rnp_lib.presets import PRESETS
 
 KINDS = ("full", "factorised")
 FEEDBACKS = ("child", "own", "none")
@@ -193,7 +194,7 @@ def test_a_new_layer_keeps_the_scale_of_its_input(kind):
 def test_networks_against_one_program_at_a_time(kind, feedback, style):
     net = make(hypernet=kind, feedback=feedback, **style)
     z, steps = random(3, 5), 2
-    patch, action, e = random(3, steps, 64), random(3, steps, 6), random(3, steps, 4)
+    patch, action, e = random(3, steps, 64), random(3, steps, 6), random(3, steps, E_DIM)
     state = random(3, steps, 5)
     program = net(z)
     results = dict(

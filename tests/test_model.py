@@ -7,8 +7,9 @@ import pytest
 import slow_reference as slow
 import torch
 
+from rnp_lib.model import build
 from rnp_lib.model.encoder import ENCODERS, MatrixConv2d
-from rnp_lib.model.hypernet import HyperNetwork
+from rnp_lib.model.hypernet import E_DIM, HyperNetwork
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
@@ -90,17 +91,18 @@ def assert_node(tree, node, b):
 
 @WITH_FEEDBACK
 @pytest.mark.parametrize("style", [{}, PAPER_LIKE], ids=["ours", "paper"])
-@pytest.mark.parametrize(("k", "depth"), [(1, 1), (2, 2), (2, 1), (3, 3), (3, 2), (3, 1)])
-def test_unroll_against_one_program_and_one_step_at_a_time(k, depth, style, feedback):
+@pytest.mark.parametrize(("k", "until"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
+def test_unroll_against_one_program_and_one_step_at_a_time(k, until, style, feedback):
     model = make(k, feedback=feedback, **style)
     z = programs(2)
-    tree = model.unroll(z, k, depth)
+    tree = model.unroll(z, k, until)
+    assert tree.level == k - until
     for b in range(2):
-        expected = slow.unroll(model, z[b].numpy(), k, depth)
+        expected = slow.unroll(model, z[b].numpy(), k, until)
         assert_node(tree, expected, b)
-        for d in range(1, depth + 1):
-            picture = tree.cut(d)[b, 0].detach()
-            np.testing.assert_allclose(picture, slow.cut(expected, d), atol=1e-10)
+        for steps in range(1, tree.level + 1):
+            picture = tree.cut(tree.level - steps)[b, 0].detach()
+            np.testing.assert_allclose(picture, slow.cut(expected, steps), atol=1e-10)
 
 
 @WITH_FEEDBACK
@@ -109,7 +111,7 @@ def test_a_lower_level_against_the_slow_one(level, feedback):
     model = make(3, feedback=feedback)
     z = programs(2)
     tree = model.decode(z, level=level)
-    assert tree.depth == level
+    assert tree.level == level
     assert tree.canvas.shape == (2, 1, 8, 8)
     for b in range(2):
         assert_node(tree, slow.unroll(model, z[b].numpy(), level), b)
@@ -119,25 +121,28 @@ def test_a_lower_level_against_the_slow_one(level, feedback):
 @WITH_FEEDBACK
 def test_shapes(k, feedback):
     tree = make(k, feedback=feedback).decode(programs(4))
-    assert tree.depth == k
+    assert tree.level == k
     assert len(tree) == 4
     assert tree.action is tree.affine is tree.patch is None
-    for below in range(k + 1):
-        row = list(tree.level(below))
-        assert len(row) == np.prod(TAUS[k][:below], dtype=int)
-        side = 12 if below == 0 else 8
+    for level in range(k + 1):
+        row = list(tree.programs(level))
+        assert len(row) == np.prod(TAUS[k][: k - level], dtype=int)
+        side = 12 if level == k else 8
         for node in row:
+            assert node.level == level
             assert node.z.shape == (4, 5)
             assert node.canvas.shape == (4, 1, side, side)
-            steps = TAUS[k][below] if below < k else 0
+            steps = TAUS[k][k - level] if level else 0
             assert len(node.children) == len(node.placed) == steps
-            assert all(picture.shape == node.canvas.shape for picture in node.placed)
-            if below:
+            if level:
+                assert node.parts.shape == (4, steps, 1, side, side)
+            else:
+                assert node.parts is None
+                assert torch.equal(node.canvas, node.patch)
+            if level < k:
                 assert node.action.shape == (4, 6)
                 assert node.affine.shape == (4, 2, 3)
                 assert node.patch.shape == (4, 1, 8, 8)
-            if below == k:
-                assert torch.equal(node.canvas, node.patch)
 
 
 @DEPTHS
@@ -157,9 +162,9 @@ def test_a_canvas_is_the_sum_of_its_placed_children(k, feedback):
 def test_a_child_decoded_on_its_own_is_the_same_subtree(k, feedback):
     model = make(k, feedback=feedback)
     tree = model.decode(programs(3))
-    for below in range(1, k):
-        for node in tree.level(below):
-            again = model.decode(node.z, level=k - below)
+    for level in range(1, k):
+        for node in tree.programs(level):
+            again = model.decode(node.z, level=level)
             own = dataclasses.replace(node, action=None, affine=None, patch=None)
             assert_same(own, again)
 
@@ -168,9 +173,9 @@ def test_a_child_decoded_on_its_own_is_the_same_subtree(k, feedback):
 def test_windows_are_inside_their_level_s_range(k):
     model = make(k)
     tree = model.decode(2 * programs(50))
-    for below in range(1, k + 1):
-        low, high = model.config.extent[below - 1]
-        for node in tree.level(below):
+    for level in range(k):
+        low, high = model.config.extent[k - 1 - level]
+        for node in tree.programs(level):
             assert node.action.abs().max() <= 1
             width, height = node.affine[..., :2].norm(dim=-2).unbind(-1)
             area = torch.linalg.det(node.affine[..., :2])
@@ -190,13 +195,13 @@ def test_windows_are_inside_their_level_s_range(k):
 @WITH_FEEDBACK
 def test_cut(k, feedback):
     tree = make(k, feedback=feedback).decode(programs(3))
-    torch.testing.assert_close(tree.cut(k), tree.canvas)
+    torch.testing.assert_close(tree.cut(0), tree.canvas)
     parts = sum(place(c.patch, c.affine, 12) for c in tree.children)
-    torch.testing.assert_close(tree.cut(1), parts)
+    torch.testing.assert_close(tree.cut(k - 1), parts)
     for child in tree.children:
-        assert torch.equal(child.cut(0), child.patch)
-        torch.testing.assert_close(child.cut(child.depth), child.canvas)
-    pictures = [tree.cut(depth) for depth in range(1, k + 1)]
+        assert torch.equal(child.cut(k - 1), child.patch)
+        torch.testing.assert_close(child.cut(0), child.canvas)
+    pictures = [tree.cut(level) for level in range(k)]
     for first, second in zip(pictures, pictures[1:], strict=False):
         assert not torch.allclose(first, second)
 
@@ -206,10 +211,10 @@ def test_without_the_child_s_feedback_cutting_is_unrolling_less(feedback):
     model = make(3, feedback=feedback)
     z = programs(3)
     tree = model.decode(z)
-    for depth in (1, 2):
-        less = model.unroll(z, 3, depth)
-        assert less.depth == depth
-        torch.testing.assert_close(less.canvas, tree.cut(depth))
+    for until in (1, 2):
+        less = model.unroll(z, 3, until)
+        assert less.level == 3 - until
+        torch.testing.assert_close(less.canvas, tree.cut(until))
 
 
 def test_the_child_s_feedback_is_its_patch_where_the_tree_is_cut():
@@ -231,12 +236,12 @@ class Meddler(RNP):
 
     meddle = None
 
-    def unroll(self, z, level, depth):
+    def unroll(self, z, level, until=0):
         if level == self.config.depth - 1:
             self.calls += 1
             if self.calls == self.meddle:
                 z = z + 1.0
-        return super().unroll(z, level, depth)
+        return super().unroll(z, level, until)
 
     def run(self, z, meddle=None):
         self.calls, self.meddle = 0, meddle
@@ -287,7 +292,7 @@ def test_without_feedback_a_step_still_sees_the_action_before_it():
 
 def test_the_step_vector_is_one_per_step():
     model = make(2, tau=(2, 3))
-    assert model.step.shape == (3, 4)
+    assert model.step.shape == (3, E_DIM)
     z = programs(2)
     before = model.decode(z)
     with torch.no_grad():
@@ -314,6 +319,21 @@ def test_one_hypernetwork_for_any_depth(hypernet):
     assert len(sizes) == 1
     without = dataclasses.replace(slow.SMALL, tau=(3, 5), extent=(0.3, 0.6), step_vector=False)
     assert RNP(without).step.numel() == 0
+
+
+@pytest.mark.parametrize("kind", ["rnp", "vae"])
+def test_a_seed_makes_the_weights_and_leaves_the_generator_alone(kind):
+    config = dataclasses.replace(slow.SMALL, model=kind)
+    torch.manual_seed(5)
+    expected = build(config).state_dict()
+    state = torch.get_rng_state()
+    found = build(config, seed=5).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    other = build(config).state_dict()
+    assert not torch.equal(torch.get_rng_state(), state), "without a seed the generator is used"
+    assert any(not torch.equal(other[name], found[name]) for name in found)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -406,10 +426,10 @@ def test_levels_that_do_not_exist_are_refused(level):
         make(2).decode(programs(2), level=level)
 
 
-@pytest.mark.parametrize("depth", [0, 3])
-def test_depths_that_do_not_exist_are_refused(depth):
-    with pytest.raises(ValueError, match="depth must be from 1 to 2"):
-        make(2).unroll(programs(2), 2, depth)
+@pytest.mark.parametrize("until", [-1, 2])
+def test_levels_to_cut_at_that_do_not_exist_are_refused(until):
+    with pytest.raises(ValueError, match=f"until must be from 0 to 1: got {until}"):
+        make(2).unroll(programs(2), 2, until)
 
 
 # The tree as a container
@@ -423,7 +443,7 @@ def test_a_slice_of_a_tree():
         assert len(part) == len(tree.z[index])
         for whole, taken in zip(tensors(tree), tensors(part), strict=True):
             assert torch.equal(whole[index], taken)
-        assert part.depth == 3
+        assert part.level == 3
         assert part.patch is None
     for index in (0, [0, 1]):
         with pytest.raises(TypeError, match="slice or a tensor"):
@@ -440,10 +460,10 @@ def test_map_leaves_the_tree_as_it_was():
     assert len(before) == 2 + 8 * 5 + 3
 
 
-def test_level_is_in_drawing_order():
+def test_programs_of_a_level_are_in_drawing_order():
     tree = make(3).decode(programs(1))
-    assert [id(node) for node in tree.level(0)] == [id(tree)]
-    assert [id(n) for n in tree.level(1)] == [id(child) for child in tree.children]
+    assert [id(node) for node in tree.programs(3)] == [id(tree)]
+    assert [id(n) for n in tree.programs(2)] == [id(child) for child in tree.children]
     expected = [id(n) for child in tree.children for n in child.children]
-    assert [id(n) for n in tree.level(2)] == expected
-    assert list(tree.level(4)) == []
+    assert [id(n) for n in tree.programs(1)] == expected
+    assert list(tree.programs(4)) == []

@@ -34,11 +34,11 @@ def batch(n=3):
     return torch.rand(n, 1, 12, 12, dtype=torch.float64), torch.randn(n, 5, dtype=torch.float64)
 
 
-def slow_trees(model, x, noise, depth=None):
+def slow_trees(model, x, noise, until=0):
     """The tree of each image's sampled program, by the slow reference."""
     mean, log_std = model.encoder(x).chunk(2, -1)
     z = (mean + log_std.exp() * noise).detach().numpy()
-    return [slow.unroll(model, program, depth=depth) for program in z]
+    return [slow.unroll(model, program, until=until) for program in z]
 
 
 # KL
@@ -100,17 +100,17 @@ def test_elbo_against_a_slow_one(k, feedback):
     assert not terms(model, x, noise).part.any()
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("until", [0, 1, 2])
 @pytest.mark.parametrize("part_term", ["canvas", "zoom"])
-def test_terms_of_a_cut_tree_against_slow_ones(part_term, depth):
+def test_terms_of_a_cut_tree_against_slow_ones(part_term, until):
     model = make(3, part_term=part_term)
     x, noise = batch(2)
-    result = terms(model, x, noise, depth)
-    for b, tree in enumerate(slow_trees(model, x, noise, depth)):
+    result = terms(model, x, noise, until)
+    for b, tree in enumerate(slow_trees(model, x, noise, until)):
         image = x[b, 0].numpy()
         assert result.sse[b].item() == pytest.approx(((tree.canvas - image) ** 2).sum(), rel=1e-10)
         if part_term == "canvas":
-            cuts = [((slow.cut(tree, d) - image) ** 2).sum() for d in range(1, depth)]
+            cuts = [((slow.cut(tree, n) - image) ** 2).sum() for n in range(1, 3 - until)]
             expected = np.mean(cuts) if cuts else 0.0
         else:
             targets = [slow.sample(image, child.affine, 8) for child in tree.children]
@@ -156,11 +156,9 @@ def test_the_canvas_term_is_that_of_directly_decoded_parts(k):
     x, noise = batch()
     tree = make(k).decode(noise)
     term = canvas_part_term(tree, x)
-    expected = {
-        1: torch.zeros_like(term),  # its canvas is made of directly decoded parts already
-        2: squared_error(tree.cut(1), x),
-        3: (squared_error(tree.cut(1), x) + squared_error(tree.cut(2), x)) / 2,
-    }[k]
+    # The canvas of a tree of one level is made of directly decoded parts already.
+    errors = [squared_error(tree.cut(level), x) for level in range(1, k)]
+    expected = sum(errors) / len(errors) if errors else torch.zeros_like(term)
     torch.testing.assert_close(term, expected)
 
 
@@ -197,11 +195,11 @@ def test_the_zoomed_target_is_what_the_window_shows():
 
 @pytest.mark.parametrize("part_term", ["canvas", "zoom"])
 @pytest.mark.parametrize("feedback", ["child", "own", "none"])
-@pytest.mark.parametrize("depth", [1, 2, 3, None])
-def test_gradients_are_finite_at_every_depth(depth, feedback, part_term):
+@pytest.mark.parametrize("until", [0, 1, 2])
+def test_gradients_are_finite_wherever_the_tree_is_cut(until, feedback, part_term):
     model = make(3, feedback=feedback, part_term=part_term).float()
     x, noise = (t.float() for t in batch())
-    terms(model, x, noise, depth).loss(0.05).backward()
+    terms(model, x, noise, until).loss(0.05).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -241,7 +239,7 @@ def test_reconstruction_error_is_of_the_posterior_mean():
     errors = reconstruction_error(model, x)
     torch.testing.assert_close(errors, squared_error(model.parse(x).canvas, x))
     assert not errors.requires_grad
-    cut = reconstruction_error(model, x, depth=1)
+    cut = reconstruction_error(model, x, until=1)
     mean = model.encode(x).mean
     torch.testing.assert_close(cut, squared_error(model.unroll(mean, 2, 1).canvas, x))
     assert not torch.allclose(cut, errors)

@@ -12,8 +12,9 @@ from rnp_lib import checkpoints, data
 from rnp_lib.analysis import controls as transfer_controls
 from rnp_lib.analysis import metrics, transfer
 from rnp_lib.analysis.controls import Trial
-from rnp_lib.config import PRESETS, Config
+from rnp_lib.config import Config
 from rnp_lib.files import ROOT
+from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
 from rnp_lib.repro import readme, records
 

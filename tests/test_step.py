@@ -8,7 +8,7 @@ from tiny import config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from rnp_lib.config import PRESETS
+from rnp_lib.presets import PRESETS
 from rnp_lib.training import step as step_module
 from rnp_lib.training.trainer import Trainer
 

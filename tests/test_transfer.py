@@ -15,11 +15,11 @@ from rnp_lib.analysis import controls, reuse, transfer
 from rnp_lib.analysis.controls import CONDITIONS, SHOTS, Trial
 from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
-from rnp_lib.config import PRESETS
 from rnp_lib.files import sha256
 from rnp_lib.model import build
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.plots import transfer as plots_transfer
+from rnp_lib.presets import PRESETS
 from rnp_lib.training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rnp_lib.config import PRESETS, Config
+from rnp_lib.config import Config
+from rnp_lib.presets import PRESETS
 
 SETTINGS = {
     "image_size": 16,
@@ -13,12 +14,10 @@ SETTINGS = {
     "tau": (2, 2),
     "extent": (0.3, 0.6),
     "z_dim": 8,
-    "e_dim": 8,
     "rank": 8,
     "trunk_depth": 2,
     "trunk_width": 16,
     "hidden": 16,
-    "action_hidden": 8,
     "images": (160, 160),
     "batch_size": 8,
     "warmup": 2,

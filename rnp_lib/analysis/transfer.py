@@ -16,11 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnp_lib import data
-from rnp_lib.config import PRESETS
 from rnp_lib.model import build
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
 from rnp_lib.training.loop import TrainingStopped
 from rnp_lib.training.trainer import Trainer
 
@@ -230,9 +230,7 @@ def retrain_few(
 
 def random_decoder(model: ImageModel, seed: int) -> ImageModel:
     """The encoder of a model with a new decoder of the same architecture, untrained."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = build(model.config)
+    fresh = build(model.config, seed)
     fresh.encoder.load_state_dict(model.encoder.state_dict())
     return fresh.to(next(model.parameters()).device).eval()
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from rnp_lib.bench.rows import Row, make, seconds
-from rnp_lib.config import PRESETS
+from rnp_lib.presets import PRESETS
 from rnp_lib.training.trainer import Trainer
 
 # What names of operations contain, for `time_shares`; the first that fits counts.

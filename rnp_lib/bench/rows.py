@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from rnp_lib.bench.naive import NaivePort
-from rnp_lib.config import PRESETS
 from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
 from rnp_lib.training.step import Step, precision
 from rnp_lib.training.trainer import Objective, make_optimisers
 
@@ -46,14 +46,15 @@ class Row:
 
     def __init__(self, model: ImageModel, batch: int, device: torch.device):
         c = model.config
-        self.model, self.device = model.to(device).train(), device
+        self.model = model.to(device).train()
         self.x = torch.rand(batch, 1, c.image_size, c.image_size, device=device)
         replay = device.type == "cuda" and not isinstance(model, NaivePort)
         dtype = precision(c, device)
         self.step = Step(Objective(model), make_optimisers(model), c, self.x, dtype, replay)
         self.step.x.copy_(self.x)
         self.step.noise.normal_()
-        self.train_times, self.parse_times = [], []
+        self.work = {"train": self.train_step, "parse": self.parse}
+        self.times = {work: [] for work in self.work}
 
     def train_step(self) -> None:
         self.step(until=0)
@@ -63,25 +64,21 @@ class Row:
         self.model.parse(self.x)
 
     def measure(self) -> None:
-        self.train_times.append(seconds(self.train_step, self.device))
-        self.parse_times.append(seconds(self.parse, self.device))
+        for name, work in self.work.items():
+            self.times[name].append(seconds(work, self.x.device))
+
+    def speed(self, work: str) -> dict[str, float]:
+        """Images per second, median and quartiles, of all but the first two rounds."""
+        quartiles = statistics.quantiles(self.times[work][2:], n=4)
+        fast, middle, slow = (len(self.x) / each for each in quartiles)
+        return {"median": middle, "low": slow, "high": fast}
 
 
 def measure(rows: dict[str, Row], rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Images per second, median and quartiles, the rows taking turns after a warm-up."""
-    for number in range(rounds + 2):
+    """Images per second of every kind of work and row, the rows taking turns after a warm-up."""
+    for _ in range(rounds + 2):
         for row in rows.values():
             row.measure()
-            if number < 2:
-                row.train_times.clear()
-                row.parse_times.clear()
-
-    def speed(row, times):
-        low, middle, high = statistics.quantiles(times, n=4)
-        batch = len(row.x)
-        return {"median": batch / middle, "low": batch / high, "high": batch / low}
-
     return {
-        "train": {name: speed(row, row.train_times) for name, row in rows.items()},
-        "parse": {name: speed(row, row.parse_times) for name, row in rows.items()},
+        work: {name: row.speed(work) for name, row in rows.items()} for work in ("train", "parse")
     }

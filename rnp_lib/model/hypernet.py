@@ -16,6 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from rnp_lib.config import Config
 
+# Two widths that the paper does not state, as the authors' code has them.
+E_DIM = 32  # what the generated encoder hands to the recurrent networks
+ACTION_HIDDEN = 32  # hidden units of the action decoder
+
 # What a bound layer is called with: (v, norm) -> y, the normalisation going before the bias.
 Bound = Callable[..., Tensor]
 
@@ -161,15 +165,15 @@ class HyperNetwork(nn.Module):
         self._add_layers(encode_a=(6, c.hidden), encode_1=(c.hidden, c.hidden))
         if c.feedback != "none":
             self._add_layers(encode_x=(pixels, c.hidden), encode_1=(2 * c.hidden, c.hidden))
-        self._add_layers(encode_2=(c.hidden, c.hidden), encode_3=(c.hidden, c.e_dim))
-        self._add_layers(state_e=(c.e_dim, c.z_dim), policy_e=(c.e_dim, c.z_dim))
+        self._add_layers(encode_2=(c.hidden, c.hidden), encode_3=(c.hidden, E_DIM))
+        self._add_layers(state_e=(E_DIM, c.z_dim), policy_e=(E_DIM, c.z_dim))
         self._add_layers(bias=False, state_h=(c.z_dim, c.z_dim), policy_h=(c.z_dim, c.z_dim))
         self._add_layers(patch_1=(c.z_dim, c.hidden))
         self._add_layers(patch_2=(c.hidden, c.hidden), patch_3=(c.hidden, c.hidden))
         self._add_layers(bias=False, patch_4=(c.hidden, pixels))
-        self._add_layers(action_1=(c.z_dim, c.action_hidden))
-        self._add_layers(action_2=(c.action_hidden,) * 2, action_3=(c.action_hidden,) * 2)
-        self._add_layers(bias=False, action_4=(c.action_hidden, 6))
+        self._add_layers(action_1=(c.z_dim, ACTION_HIDDEN))
+        self._add_layers(action_2=(ACTION_HIDDEN,) * 2, action_3=(ACTION_HIDDEN,) * 2)
+        self._add_layers(bias=False, action_4=(ACTION_HIDDEN, 6))
         if c.hypernet == "full":
             self._initialise_networks()
 

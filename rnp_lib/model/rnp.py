@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 from rnp_lib.config import Config
 from rnp_lib.model.encoder import ENCODERS
-from rnp_lib.model.hypernet import HyperNetwork
+from rnp_lib.model.hypernet import E_DIM, HyperNetwork
 from rnp_lib.model.transforms import affine
 from rnp_lib.model.tree import ProgramTree, assemble
 
@@ -64,7 +64,7 @@ class RNP(ImageModel):
         super().__init__(config)
         self.hypernet = HyperNetwork(config)
         steps = max(config.tau) if config.step_vector else 0
-        vectors = 0.1 * torch.randn(steps, config.e_dim)
+        vectors = 0.1 * torch.randn(steps, E_DIM)
         self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
 
     def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:

@@ -30,10 +30,10 @@ from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints
 from rnp_lib import data as datasets
-from rnp_lib.config import PRESETS
 from rnp_lib.files import ROOT, git_state, project_path, replacing, sha256
 from rnp_lib.machine import machine
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
 
 MODES = ("quick", "full", "paper")
 DPI = 200

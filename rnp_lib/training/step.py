@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from rnp_lib.config import Config
 
+CLIP = 1.0  # largest norm of the gradient: every step in the committed models' curves exceeds it
+
 
 def precision(config: Config, device: torch.device) -> torch.dtype:
     """The type of matrix products in training: bfloat16 where the device has it, if left to it."""
@@ -47,7 +49,7 @@ class Step:
             dtype: of matrix products; the rest is float32.
             replay: whether to record the step as a CUDA graph, once for each level it is cut at.
         """
-        self.objective, self.optimisers, self.clip = objective, optimisers, config.clip
+        self.objective, self.optimisers = objective, optimisers
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.before = [torch.empty_like(p) for p in self.parameters]
         self.x = torch.empty_like(x)
@@ -68,7 +70,7 @@ class Step:
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self._update()
         return torch.cat([values, norm.detach().reshape(1)])
 
