@@ -27,15 +27,14 @@ EXPECTED = (ValueError, FileNotFoundError, checkpoints.CheckpointError)
 
 def model_names() -> list[str]:
     """The models of checkpoints/ that have programs."""
-    found = []
-    for path in sorted(checkpoints.DIRECTORY.glob("*.safetensors")):
+
+    def has_programs(path: Path) -> bool:
         try:
-            about = checkpoints.metadata(path)
+            return checkpoints.metadata(path)["config"].get("model", "rnp") == "rnp"
         except checkpoints.CheckpointError:  # a map or a classifier
-            continue
-        if about["config"].get("model", "rnp") == "rnp":
-            found.append(path.stem)
-    return found
+            return False
+
+    return sorted(p.stem for p in checkpoints.DIRECTORY.glob("*.safetensors") if has_programs(p))
 
 
 def script() -> str:
@@ -137,13 +136,15 @@ class Explorer(anywidget.AnyWidget):
             start += len(pictures[-1])
             return [start - len(pictures[-1]), *picture.shape[:2]]
 
+        # A source's numbers, without long lists.
+        source = {k: v for k, v in vars(state.source).items() if isinstance(v, (int, float))}
         parent = config.depth - view.nodes[0].level + len(state.selected) - 1
         packed = vars(view) | {
             "nodes": [vars(node) | {"picture": put(node.picture)} for node in view.nodes],
             "image": put(view.image),
             "drawing": put(view.drawing),
             "selected": state.selected,
-            "source": {"kind": type(state.source).__name__} | _numbers(state.source),
+            "source": {"kind": type(state.source).__name__} | source,
             "edits": len(state.edits),
             "undo": len(self.history.past),
             "redo": len(self.history.future),
@@ -279,8 +280,3 @@ class Explorer(anywidget.AnyWidget):
 
     def _do_save(self, kind) -> tuple[dict, list]:
         return {"file": f"tree.{kind}"}, [keep.export(self.state, kind)]
-
-
-def _numbers(source: Source) -> dict[str, Any]:
-    """What the page shows of a source: its numbers, without long lists."""
-    return {k: v for k, v in vars(source).items() if isinstance(v, (int, float))}

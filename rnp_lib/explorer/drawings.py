@@ -62,8 +62,7 @@ def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int) -> Tensor
         raise ValueError(f"a drawing has at most {MAX_POINTS:,} points: got {len(points):,}.")
     if not np.isfinite(points).all():
         raise ValueError("a point of the drawing is not a pair of finite numbers.")
-    frame, scale = FRAMES.get(dataset, AS_DRAWN), 1.0
-    low, high = points.min(0), points.max(0)
+    frame, low, high = FRAMES.get(dataset, AS_DRAWN), points.min(0), points.max(0)
     line = frame.line
     if frame.box is not None:
         # A dot or a tiny mark is not blown up beyond four times its size.
@@ -121,22 +120,17 @@ def from_png(data: bytes, dataset: str, size: int) -> Tensor:
     if ink.max() < 0.1:
         raise ValueError("the picture shows nothing but its ground: choose one with ink on it.")
     ink = ink / ink.max()
-    frame = FRAMES.get(dataset, AS_DRAWN)
-    box = 1.0
+    frame, picture = FRAMES.get(dataset, AS_DRAWN), Image.fromarray(ink)
     if frame.box is not None:
-        box = frame.box
-        rows, columns = (np.flatnonzero((ink > 0.2).any(axis)) for axis in (1, 0))
-        ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        picture = picture.crop(Image.fromarray(ink > 0.2).getbbox())
     side = size * FINE
-    scale = box * side / max(ink.shape)
-    height, width = (max(1, round(n * scale)) for n in ink.shape)
+    scale = (frame.box or 1) * side / max(picture.size)
+    width, height = (max(1, round(n * scale)) for n in picture.size)
     # BOX when it shrinks is an average over areas; enlarged, pixels would show without BILINEAR.
     how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
-    resized = np.asarray(Image.fromarray(ink).resize((width, height), how))
-    canvas = np.zeros((side, side), np.float32)
-    top, left = (side - height) // 2, (side - width) // 2
-    canvas[top : top + height, left : left + width] = resized
-    return _finish(canvas, frame, size)
+    canvas = Image.new("F", (side, side))
+    canvas.paste(picture.resize((width, height), how), ((side - width) // 2, (side - height) // 2))
+    return _finish(np.asarray(canvas), frame, size)
 
 
 def _finish(fine: np.ndarray, frame: Frame, size: int) -> Tensor:

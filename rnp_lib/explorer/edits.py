@@ -6,7 +6,7 @@ A *path* names a program by its children's numbers from the root down: () is the
 third child of the first child. Run them without gradients, as in `with torch.no_grad():`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -70,12 +70,9 @@ def move(model: RNP, tree: ProgramTree, path: TreePath, **changes: float) -> Pro
     return _put(tree, path, replace(node, action=action, affine=matrix))
 
 
-def rewrite(
-    model: RNP, tree: ProgramTree, path: TreePath, z: Tensor | Sequence[float]
-) -> ProgramTree:
-    """Put another program z (|z|), or one for each of the batch, (B, |z|), in a program's place."""
+def rewrite(model: RNP, tree: ProgramTree, path: TreePath, z: Tensor) -> ProgramTree:
+    """Put other programs z (B, |z|), one for each of the batch, in a program's place."""
     node = at(tree, path)
-    z = torch.as_tensor(z).to(node.z).expand_as(node.z)
     if not path:
         return model.decode(z, tree.level)
     parent = at(tree, path[:-1])
@@ -115,9 +112,8 @@ def resample(
     """
     at(tree, path)
     dreams = model.sample(len(tree), seed, temperature)
-    for _ in range(model.config.depth - tree.level):  # the tree of a part
-        dreams = dreams.children[0]
-    for t in path:
+    above = (0,) * (model.config.depth - tree.level)  # for the tree of a part
+    for t in above + path:
         dreams = dreams.children[t % len(dreams.children)]
     return rewrite(model, tree, path, dreams.z)
 

@@ -44,7 +44,8 @@ def _code(state: State, variable: str) -> list[str]:
                 f"z = torch.tensor([[{numbers}]])",
                 f"{variable} = model.decode(z, level={root.level})",
             ]
-    for number, edit in enumerate(state.edits, 1):
+    donors = 0
+    for edit in state.edits:
         arguments = dict(edit.arguments)
         given = [f"{name}={value!r}" for name, value in arguments.items()]
         if edit.what == "steer":
@@ -52,7 +53,8 @@ def _code(state: State, variable: str) -> list[str]:
             way, to = arguments["direction"], arguments["to"]
             given = [f"guide.directions[{level}, {way}]", f"to={to!r}", f"mean=guide.mean[{level}]"]
         elif edit.what == "transplant":
-            donor = f"{variable}_donor_{number}"
+            donors += 1
+            donor = f"{variable}_donor_{donors}"
             lines += _code(arguments["donor"], donor)
             given = [f"edits.at({donor}, {arguments['donor_path']})"]
         first = ["model"] if edit.what in trees.BY_MODEL else []
