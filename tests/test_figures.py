@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rnp_lib.presets import PRESETS
 from rnp_lib.files import ROOT
+from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
 from rnp_lib.repro import records
 from rnp_lib.repro.notebooks import FigureError, run_notebooks
