@@ -40,7 +40,7 @@ from rnp_lib.training import loop as train
 
 MODES = ("quick", "full", "paper")
 DPI = 200
-_RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn", "rnp-lib")
+_RECORDED_PACKAGES = ("torch", "numpy", "matplotlib", "scikit-learn", "rnp-lib")
 
 
 def folder(mode: str, stand_in: bool = False) -> Path:
