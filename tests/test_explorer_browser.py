@@ -13,13 +13,13 @@ import sys
 import time
 
 import pytest
+from playwright import sync_api as playwright
 
 from rnp_lib.files import ROOT
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium, or another one"),
+    pytest.mark.needs_command("chromium", "chromium-browser"),
     pytest.mark.full_data("mnist"),
 ]
 SHOTS = ROOT / "runs" / "screenshots"

@@ -1,5 +1,6 @@
 """The three lists of dependencies agree, and the set-up files say what they should."""
 
+import itertools
 import os
 import re
 import tomllib
@@ -14,15 +15,15 @@ from packaging.utils import canonicalize_name
 
 from rnp_lib.files import ROOT
 
-CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge's name is not PyPI's
+CONDA_NAMES = {"pytorch": "torch", "snakemake-minimal": "snakemake"}  # where not PyPI's
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What torch pins exactly by itself, and what a new environment brings.
 NOT_LOCKED = re.compile(r"nvidia-|cuda-|triton$|pip$")
 
 
 def required() -> dict[str, SpecifierSet]:
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-    requirements = [Requirement(line) for line in lines]
+    lines = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    requirements = [Requirement(line) for line in itertools.chain(*lines)]
     assert len(requirements) == len({item.name for item in requirements})
     return {item.name: item.specifier for item in requirements}
 
@@ -85,7 +86,14 @@ def test_the_lock_leaves_nothing_open(python, system, platform):
 def test_ci_runs_the_tests_and_is_executable():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").rstrip().endswith("make test")
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert "export CI=true" in lines
+    assert lines[-1] == "make test"
+
+
+def test_make_test_fetches_the_data_before_it_tests():
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ntest:")[1]
+    assert recipe.index("rnp data") < recipe.index("pytest")
 
 
 def test_the_citation_names_the_software_and_both_papers():
