@@ -64,11 +64,6 @@ def spaced(items: np.ndarray, n: int) -> np.ndarray:
     return items[np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
 
 
-def standardise(z: Tensor) -> Tensor:
-    """Every dimension of z (N, D) to mean 0 and variance 1; one that never varies, to 0."""
-    return torch.from_numpy(StandardScaler().fit_transform(z.numpy()))
-
-
 def separation(groups: Sequence[Tensor], each: bool = False) -> dict[str, float]:
     """How far groups of vectors, each (N_g, D), lie apart.
 
@@ -87,7 +82,10 @@ def separation(groups: Sequence[Tensor], each: bool = False) -> dict[str, float]
     """
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     raw = torch.cat(list(groups))
-    standard = torch.cat([standardise(g) for g in groups]) if each else standardise(raw)
+    together = groups if each else [raw]
+    standard = torch.from_numpy(
+        np.concatenate([StandardScaler().fit_transform(z) for z in together])
+    )
     scores = {"n": len(raw)}
     for name, z in (("raw", raw), ("std", standard)):
         scores[f"{name}_silhouette"] = float(silhouette_score(z, labels))
