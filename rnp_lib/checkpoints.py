@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rnp_lib.config import Config
 from rnp_lib.files import ROOT, replacing, sha256
+from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import build
 
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
 ENCODER_FORMAT = "rnp-encoder-1"

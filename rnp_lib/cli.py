@@ -53,7 +53,8 @@ def data_command(names):
 def train_command(preset, settings, out, resume, device):
     """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
 
-    `--set dataset=FOLDER` trains on your own PNG images.
+    `--set dataset=FOLDER` trains on your own PNG images. Test images are not looked at: `rnp
+    evaluate` scores the model on them.
     """
     config = PRESETS[preset].override(list(settings))
     training.train(config, out or Path("runs") / preset, resume, _usable(device))

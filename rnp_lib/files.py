@@ -33,6 +33,13 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def project_path(path: str | Path) -> str:
+    """A file's path inside the project, or else its bare name: a record says nothing about the
+    machine's folders."""
+    path = Path(path).resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
 def git_state() -> dict:
     """The commit, and whether anything but figures differs from it; None where git cannot say."""
 

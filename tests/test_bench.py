@@ -12,8 +12,9 @@ from rnp_lib import plots
 from rnp_lib.bench import isolated as bench_isolated
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.flops import counted_flops, flops_per_image
+from rnp_lib.bench.naive import NaivePort
 from rnp_lib.model.objective import terms
-from rnp_lib.model.vae import NaivePort, PlainVAE
+from rnp_lib.model.vae import PlainVAE
 
 CPU = torch.device("cpu")
 PARTS = ("head", "bias")  # of a generated layer: its matrix and, for most, its bias

@@ -122,13 +122,14 @@ def test_a_run_through_the_command_line(rnp, nowhere, monkeypatch, capsys):
     code, out, err = rnp("train", "mnist", *settings)
     assert (code, err) == (0, "")
     run = nowhere / "runs" / "mnist"
-    assert '"test_sse"' in out
+    assert '"validation_sse"' in out
+    assert "test" not in out
     assert "step 4 of 4" in out
     model = rnp_lib.load(run / "model.safetensors")
     assert model.config == tiny.config(dataset="pictures", images=(16, 16))
     before = (run / "state.safetensors").read_bytes()
     failed(rnp("train", "mnist", *settings), "runs/mnist", "--resume", "--out")
-    failed(rnp("train", "mnist", *settings, "--set", "seed=1", "--resume"), "other settings")
+    failed(rnp("train", "mnist", *settings, "--set", "seed=1", "--resume"), "seed 0 → 1", "--out")
     (run / "state.safetensors").write_bytes(before[:1000])
     failed(rnp("train", "mnist", *settings, "--resume"), "not a whole safetensors file")
 

@@ -19,9 +19,9 @@ from rnp_lib.explorer import state as explorer
 from rnp_lib.explorer.app import Explorer, model_names
 from rnp_lib.explorer.state import History, Picture, Program, Sample, State, TestImage, edited
 from rnp_lib.files import ROOT
+from rnp_lib.model import build
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.tree import ProgramTree
-from rnp_lib.model.vae import build
 
 DIGIT = [[(0.3, 0.2), (0.7, 0.2), (0.4, 0.9)]]
 

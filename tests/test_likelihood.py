@@ -12,10 +12,10 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from rnp_lib.analysis import likelihood
 from rnp_lib.analysis.parsing import evaluate, ink_share
+from rnp_lib.model import build
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
-from rnp_lib.model.vae import build
 
 
 @pytest.fixture(scope="module", params=[(2, 3), (3,)], ids=["two levels", "one level"])

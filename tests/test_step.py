@@ -92,7 +92,7 @@ def graphs_on_a_cpu(monkeypatch):
 def test_replaying_a_step_trains_as_running_it(graphs_on_a_cpu, tmp_path, changes):
     c = config(images=(64, 64), warmup=4, **{"precision": "float32"} | changes)
     images = torch.rand(40, 1, 16, 16)
-    plain, replayed = (Trainer(c, images, tmp_path, CPU) for _ in range(2))
+    plain, replayed = (Trainer(c, images, images[:4], tmp_path, CPU) for _ in range(2))
     replayed.update.replay = True
     for _ in range(plain.total):
         expected, found = plain.train_step(), replayed.train_step()

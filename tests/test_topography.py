@@ -113,18 +113,6 @@ def test_programs_are_those_of_the_parse(model):
     assert not torch.equal(topography.roots_and_parts(model, images, 1).turns, found.turns)
 
 
-def test_untrained_has_the_configuration_and_its_own_weights(model):
-    before = torch.get_rng_state()
-    control, again = topography.untrained(model, 0), topography.untrained(model, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert control.config == model.config
-    assert not control.training
-    pairs = list(zip(control.parameters(), again.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    pairs = list(zip(control.parameters(), model.parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in pairs)
-
-
 def test_topography_has_a_row_for_levels_turns_and_classes(model):
     found = topography.roots_and_parts(model, torch.rand(60, 1, 16, 16))
     labels = torch.arange(60) % 3

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,11 +28,12 @@ from safetensors.torch import load_file, save_file
 from rnp_lib import checkpoints, cli, data
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
+from rnp_lib.data import splits
 from rnp_lib.model.encoder import MatrixConv2d
-from rnp_lib.model.objective import Terms, reconstruction_error
+from rnp_lib.model.objective import Terms
 from rnp_lib.training import trainer as trainer_module
+from rnp_lib.training.batches import JITTER, jitter
 from rnp_lib.training.loop import Trainer, TrainingStopped, train
-from rnp_lib.training.trainer import jitter
 
 CPU = torch.device("cpu")
 EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
@@ -70,7 +72,12 @@ def finished(config, tmp_path_factory):
 
 @pytest.fixture
 def trainer(config, images, tmp_path):
-    return lambda **changes: Trainer(config(**changes), images, tmp_path, CPU)
+    return lambda **changes: Trainer(config(**changes), *halves(images), tmp_path, CPU)
+
+
+def halves(images):
+    """Images to train on, and 10 to validate on."""
+    return images[:-10], images[-10:]
 
 
 def rows(out):
@@ -80,6 +87,10 @@ def rows(out):
 
 def steps(out):
     return [int(row["step"]) for row in rows(out)]
+
+
+def described(out):
+    return json.loads((out / "run.json").read_text())
 
 
 def state(out):
@@ -173,6 +184,7 @@ def test_a_run_leaves_a_model_a_state_and_a_log(config, finished):
         "model.safetensors",
         "state.safetensors",
         "metrics.csv",
+        "run.json",
     }
     assert_sound(out, 80)
     log = rows(out)
@@ -212,24 +224,76 @@ def test_the_model_carries_its_history(config, folder, images, finished):
     c = config(images=LONG, optimiser="adam", lr=6e-3)
     out = finished(c)
     about = checkpoints.metadata(out / "model.safetensors")
-    test, _ = data.load(str(folder), "test", 16)
-    model = checkpoints.load(out / "model.safetensors")
-    assert model.config == c
-    assert about["test_images"] == len(test) == 12
-    assert about["test_sse"] == pytest.approx(
-        float(reconstruction_error(model, test).mean()), rel=0.01
-    )
+    assert checkpoints.load(out / "model.safetensors").config == c
     assert about["validation_sse"] == pytest.approx(float(rows(out)[-1]["validation_sse"]))
-    assert about["data_sha256"] == data.digest(*data.load(str(folder), "train", 16))
-    assert (about["data"], about["device"], about["processes"]) == (str(folder), "cpu", 1)
-    assert about["code"]
+    assert about["minutes"] >= 0
+    run = described(out)
+    assert about["run"] | {"config": about["config"]} == run
+    assert Config.from_dict(run["config"]) == c
+    assert run["data_sha256"] == data.digest(*data.load(str(folder), "train", 16))
+    assert run["validation_images"] == 10
+    assert run["validation"] == splits.validation(c.dataset, images, torch.zeros(108)).what
+    assert run["precision"] in ("float32", "bfloat16")
+    assert run["device"].startswith("cpu (")
+    assert run["processes"] == 1
+    assert run["packages"]["torch"]
+    assert {"commit", "dirty"} == run["git"].keys()
     averaged = {name[15:]: value for name, value in state(out)[0].items() if "module" in name}
     for name, value in load_file(out / "model.safetensors").items():
         assert torch.equal(value, averaged[name].half()), name
 
 
+def test_training_does_not_look_at_test_images(config, tmp_path, monkeypatch):
+    load = data.load
+
+    def guarded(name, split="train", size=28):
+        assert split == "train"
+        return load(name, split, size)
+
+    monkeypatch.setattr(data, "load", guarded)
+    about = checkpoints.metadata(train(config(images=(16,)), tmp_path))
+    assert not [name for name in about if "test" in name]
+
+
+def test_a_run_says_how_it_was_started_before_its_first_step(config, tmp_path, monkeypatch):
+    def first_step(self):
+        assert described(tmp_path)["config"]["lr"] == 0.25
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Trainer, "train_step", first_step)
+    with pytest.raises(ZeroDivisionError):
+        train(config(lr=0.25), tmp_path)
+
+
+def test_the_data_room_says_which_images_validate(config, images, tmp_path, monkeypatch):
+    odd = torch.arange(108) % 2 == 1
+    seen = []
+
+    def every_other(name, given, labels):
+        seen.append((name, given, len(labels)))
+        index = torch.arange(len(given))
+        return splits.Split(index[odd], index[~odd], "every other image")
+
+    class Watched(Trainer):
+        def __init__(self, config, images, validation, out, device):
+            seen.append((images, validation))
+            super().__init__(config, images, validation, out, device)
+
+    monkeypatch.setattr(splits, "validation", every_other)
+    monkeypatch.setattr("rnp_lib.training.loop.Trainer", Watched)
+    c = config(images=(16,))
+    path = train(c, tmp_path)
+    (name, given, count), (learned, held_out) = seen
+    assert (name, count) == (c.dataset, 108)
+    assert torch.equal(given, images)
+    assert torch.equal(learned, images[odd])
+    assert torch.equal(held_out, images[~odd])
+    assert described(tmp_path)["validation"] == "every other image"
+    assert checkpoints.metadata(path)["run"]["validation"] == "every other image"
+
+
 def test_a_class_left_out_is_nowhere_in_a_run(tmp_path):
-    """Not in training, validation or test: its images alone hold ink of this brightness."""
+    """Neither in training nor in validation: its images alone hold ink of this brightness."""
     folder = tiny.write_pngs(tmp_path / "pictures" / "a", count=60).parent
     tiny.write_pngs(folder / "b", count=60)
     for path in (folder / "b").iterdir():
@@ -240,19 +304,18 @@ def test_a_class_left_out_is_nowhere_in_a_run(tmp_path):
     seen = []
 
     class Watched(Trainer):
-        def __init__(self, config, images, out, device):
-            seen.append(images)
-            super().__init__(config, images, out, device)
+        def __init__(self, config, images, validation, out, device):
+            seen.extend((images, validation))
+            super().__init__(config, images, validation, out, device)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rnp_lib.training.loop.Trainer", Watched)
         train(c, out)
     images, labels = data.load(str(folder), "train", 16)
-    assert torch.equal(seen[0], images[labels == 0])
-    test, test_labels = data.load(str(folder), "test", 16)
-    about = checkpoints.metadata(out / "model.safetensors")
-    assert about["test_images"] == (test_labels == 0).sum() < len(test)
-    assert about["data_sha256"] == data.digest(images[labels == 0], labels[labels == 0])
+    seen = torch.cat(seen)
+    assert len(seen) == (labels == 0).sum() < len(images)
+    assert (seen.amax((1, 2, 3)) == 1).all()
+    assert described(out)["data_sha256"] == data.digest(images[labels == 0], labels[labels == 0])
     with pytest.raises(ValueError, match="no image has that label"):
         train(dataclasses.replace(c, without=(0, 5)), tmp_path / "other")
     with pytest.raises(ValueError, match="leave out fewer"):
@@ -260,7 +323,7 @@ def test_a_class_left_out_is_nowhere_in_a_run(tmp_path):
 
 
 def test_dabs_are_gone_when_training_ends_and_validation_sees_them(config, images, tmp_path):
-    trainer = Trainer(config(images=(160,), dabs=40), images, tmp_path, CPU)
+    trainer = Trainer(config(images=(160,), dabs=40), *halves(images), tmp_path, CPU)
     shares = []
     for _ in range(trainer.total):
         trainer.train_step()
@@ -292,14 +355,14 @@ def test_jitter_is_an_affine_map_of_each_image_for_itself():
 
 
 def test_batches_are_jittered_alike_by_one_process_and_by_two(config, images, tmp_path):
-    plain, shaken = (Trainer(config(jitter=j), images, tmp_path, CPU) for j in (0.0, 0.1))
-    (x, noise), (y, noise_of_shaken) = plain.batch(3), shaken.batch(3)
+    plain, shaken = (Trainer(config(jitter=j), *halves(images), tmp_path, CPU) for j in (0.0, 0.1))
+    (x, noise), (y, noise_of_shaken) = plain.batches(3), shaken.batches(3)
     assert torch.equal(noise, noise_of_shaken)
     assert not torch.equal(x, y)
-    assert torch.equal(y, jitter(x, 0.1, shaken._generator(2, 3)))
-    second = Trainer(config(jitter=0.1), images, tmp_path, CPU)
-    second.rank, second.world = 1, 2
-    assert torch.equal(second.batch(3)[0], y[len(y) // 2 :])
+    assert torch.equal(y, jitter(x, 0.1, shaken.batches.generator(JITTER, 3)))
+    second = Trainer(config(jitter=0.1), *halves(images), tmp_path, CPU)
+    second.batches.rank, second.batches.world = 1, 2
+    assert torch.equal(second.batches(3)[0], y[len(y) // 2 :])
 
 
 def test_an_existing_run_is_not_overwritten(config, finished):
@@ -314,7 +377,7 @@ def test_an_existing_run_is_not_overwritten(config, finished):
 
 def test_too_few_images_are_refused(config, images, tmp_path):
     with pytest.raises(ValueError, match="do not fill one batch of 8") as caught:
-        Trainer(config(), images[:8], tmp_path, CPU)
+        Trainer(config(), images[:7], images, tmp_path, CPU)
     one_sentence(caught.value)
 
 
@@ -374,7 +437,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(config, finished, tmp_path, m
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert not caught.value.code
-    assert '"test_sse"' in capsys.readouterr().out
+    assert '"validation_sse"' in capsys.readouterr().out
     assert_same_run(out, finished(c))
     assert steps(out) == sorted({step, 40, 50, 80})
 
@@ -432,16 +495,109 @@ def test_a_finished_run_resumed_is_published_again(config, finished, tmp_path):
     assert steps(out) == steps(finished(c))
 
 
-def test_other_settings_cannot_go_on_with_a_state(config, finished):
-    with pytest.raises(CheckpointError, match="other settings") as caught:
-        train(config(seed=3), finished(config()), resume=True)
+@pytest.fixture
+def begun(config, finished, tmp_path):
+    """A copy of a run, and how to change its description."""
+    out = shutil.copytree(finished(config()), tmp_path / "run")
+
+    def rewrite(**changes):
+        (out / "run.json").write_text(json.dumps(described(out) | changes))
+
+    return out, rewrite
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 3}, ["seed 0 → 3", "--set seed=0"]),
+        ({"images": (80, 80)}, ["images (120, 120) → (80, 80)", "--set 'images=(120, 120)'"]),
+        ({"lr": 0.5, "ema": 0.5}, ["lr 0.003 → 0.5", "ema 0.9 → 0.5", "--set lr=0.003 and"]),
+    ],
+)
+def test_a_run_goes_on_with_no_other_settings(config, finished, change, said):
+    out = finished(config())
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(CheckpointError) as caught:
+        train(config(**change), out, resume=True)
+    for words in [*said, "another --out"]:
+        assert words in one_sentence(caught.value)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "cuda:1 (some GPU)"}, ["device cuda → cpu", "--device cuda"]),
+        ({"data_sha256": "0123456789abcdef"}, ["data 0123456789ab → ", "training images"]),
+        ({"validation": "the first ten"}, ["validation the first ten → ", "version"]),
+    ],
+)
+def test_a_run_goes_on_with_nothing_that_makes_it_another(config, begun, change, said):
+    out, rewrite = begun
+    rewrite(**change)
+    with pytest.raises(CheckpointError) as caught:
+        train(config(), out, resume=True)
+    for words in [*said, "another --out"]:
+        assert words in one_sentence(caught.value)
+
+
+def test_a_run_goes_on_in_the_precision_it_was_started_in(config, begun, monkeypatch):
+    """Which `auto` means on one machine and not on another; set by name, it is the same run."""
+    out, rewrite = begun
+    used = described(out)["precision"]
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[used]
+    rewrite(precision=other)
+    with pytest.raises(CheckpointError, match=f"precision {other} → {used}") as caught:
+        train(config(), out, resume=True)
+    assert f"--set precision={other}" in one_sentence(caught.value)
+    rewrite(precision=used)
+    path = train(config(precision=used), out, resume=True)
+    assert checkpoints.metadata(path)["run"]["precision"] == used
+
+
+def test_a_run_goes_on_on_another_machine_and_says_so(config, begun, finished, capsys):
+    out, rewrite = begun
+    now = described(out)
+    other = {"packages": now["packages"] | {"torch": "1.0"}, "device": "cpu (some chip)"}
+    rewrite(**other, git={"commit": "0123", "dirty": False})
+    (out / "model.safetensors").unlink()
+    train(config(), out, resume=True, **EVERY)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("resumed with")]
+    changed = {
+        "torch": ["1.0", now["packages"]["torch"]],
+        "device": ["cpu (some chip)", now["device"]],
+        "commit": ["0123", now["git"]["commit"]],
+    }
+    for name, (then, there) in changed.items():
+        assert f"{name} {then} → {there}" in line
+    (entry,) = checkpoints.metadata(out / "model.safetensors")["run"]["resumed"]
+    assert changed.items() <= entry["changed"].items()
+    assert described(out)["packages"]["torch"] == "1.0", "what it was started with stays"
+    assert_same_run(out, finished(config()))
+
+
+def test_a_run_of_an_older_version_does_not_go_on(config, begun):
+    out, _ = begun
+    (out / "run.json").unlink()
+    with pytest.raises(CheckpointError, match="started by an older version") as caught:
+        train(config(), out, resume=True)
+    assert "another --out" in one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"config": {"colour": "red"}}'])
+def test_a_description_of_no_run_is_refused(config, begun, text):
+    out, _ = begun
+    (out / "run.json").write_text(text)
+    with pytest.raises(CheckpointError, match="does not describe a run") as caught:
+        train(config(), out, resume=True)
     one_sentence(caught.value)
 
 
-def test_a_damaged_state_is_refused(config, tmp_path):
-    (tmp_path / "state.safetensors").write_bytes(b"\0" * 100)
+def test_a_damaged_state_is_refused(config, begun):
+    out, _ = begun
+    (out / "state.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(CheckpointError, match="not a whole safetensors file") as caught:
-        train(config(), tmp_path, resume=True)
+        train(config(), out, resume=True)
     one_sentence(caught.value)
 
 
@@ -503,7 +659,7 @@ def test_a_far_too_large_rate_is_stopped(config, tmp_path):
         train(c, tmp_path, log_every=1, save_every=1)
     step = state(tmp_path)[1]["step"]
     assert_sound(tmp_path, step)
-    trainer = Trainer(c, data.load(c.dataset, "train", 16)[0], tmp_path, CPU)
+    trainer = Trainer(c, *halves(data.load(c.dataset, "train", 16)[0]), tmp_path, CPU)
     trainer.load_state()
     assert trainer.step == step
 
@@ -522,7 +678,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(config, tmp_path, 
     with pytest.raises(OSError, match="disk full"):
         train(c, out, log_every=5, save_every=10)
     assert_sound(out, 10)
-    assert {path.name for path in out.iterdir()} == {"state.safetensors", "metrics.csv"}
+    assert {p.name for p in out.iterdir()} == {"state.safetensors", "metrics.csv", "run.json"}
 
 
 # ---- several processes ---------------------------------------------------------------------------
@@ -540,7 +696,7 @@ def test_two_processes_do_what_one_does(config, images, tmp_path):
     # Gradients, averaged over the processes' shares of a batch, are those of the batch; and so
     # are the weights after six steps at both depths.
     with float64():
-        expected = results_in_float64(Trainer(c, images.double(), tmp_path, CPU))
+        expected = results_in_float64(Trainer(c, *halves(images.double()), tmp_path, CPU))
     for rank in (0, 1):
         found = load_file(tmp_path / f"float64-{rank}.safetensors")
         assert found.keys() == expected.keys()
@@ -555,8 +711,8 @@ def test_two_processes_do_what_one_does(config, images, tmp_path):
         assert float(shared[0][name]) == pytest.approx(float(alone[0][name]), rel=1e-3), name
     for one, other in zip(shared, alone, strict=True):
         assert (one["validation_sse"] == "") == (other["validation_sse"] == "")
-    assert out.count('"processes": 2') == 1
-    assert checkpoints.metadata(tmp_path / "run" / "model.safetensors")["processes"] == 2
+    assert out.count('run/model.safetensors"') == 1
+    assert checkpoints.metadata(tmp_path / "run" / "model.safetensors")["run"]["processes"] == 2
 
     for rank in (0, 1):
         text = (tmp_path / f"uneven-{rank}.txt").read_text()
@@ -588,13 +744,13 @@ def test_ctrl_c_ends_all_processes_of_the_command(config, tmp_path):
 def test_processes_share_a_batch(trainer, world):
     alone = trainer()
     for step in (0, 5, 12, 13):  # the second epoch starts at 12
-        x, noise = alone.batch(step)
+        x, noise = alone.batches(step)
         assert x.shape == (8, 1, 16, 16)
         shares = []
         for rank in range(world):
             one = trainer()
-            one.rank, one.world = rank, world
-            shares.append(one.batch(step))
+            one.batches.rank, one.batches.world = rank, world
+            shares.append(one.batches(step))
         assert all(len(share) == 8 // world for share, _ in shares)
         assert torch.equal(torch.cat([share for share, _ in shares]), x)
         assert torch.equal(torch.cat([share for _, share in shares]), noise)
@@ -603,34 +759,49 @@ def test_processes_share_a_batch(trainer, world):
 # ---- the parts -----------------------------------------------------------------------------------
 
 
-def test_the_last_images_validate():
-    images = torch.arange(60_000)
-    train_images, validation = trainer_module.split_validation(images)
-    assert torch.equal(validation, torch.arange(55_000, 60_000))
-    assert torch.equal(train_images, torch.arange(55_000))
-    train_images, validation = trainer_module.split_validation(images[:108])
-    assert validation.tolist() == list(range(98, 108))
-    assert len(train_images) == 98
-
-
 def test_an_epoch_shows_every_image_once(trainer):
     t = trainer()
-    assert t.steps_per_epoch == 12  # 98 images in batches of 8
-    t.images = torch.arange(98.0)
-    epochs = [[t.batch(12 * epoch + step)[0] for step in range(12)] for epoch in (0, 1)]
+    assert t.batches.an_epoch == 12  # 98 images in batches of 8
+    t.batches.images = torch.arange(98.0)
+    epochs = [[t.batches(12 * epoch + step)[0] for step in range(12)] for epoch in (0, 1)]
     one, two = (torch.cat(epoch) for epoch in epochs)
     assert len(one.unique()) == len(two.unique()) == 96
     assert not torch.equal(one, two)
-    noises = [t.batch(step)[1] for step in range(20)]
+    noises = [t.batches(step)[1] for step in range(20)]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(noises, 2))
-    noise = torch.cat([t.batch(step)[1] for step in range(500)])
+    noise = torch.cat([t.batches(step)[1] for step in range(500)])
     assert abs(noise.mean()) < 0.03
     assert abs(noise.std() - 1) < 0.03
     again = trainer()
-    assert torch.equal(again.batch(15)[1], t.batch(15)[1]), "a batch depends on its step only"
+    assert torch.equal(again.batches(15)[1], t.batches(15)[1]), "a batch depends on its step only"
     other = trainer(seed=1)
-    assert not torch.equal(other.batch(15)[0], again.batch(15)[0])
-    assert not torch.equal(other.batch(15)[1], again.batch(15)[1])
+    assert not torch.equal(other.batches(15)[0], again.batches(15)[0])
+    assert not torch.equal(other.batches(15)[1], again.batches(15)[1])
+
+
+def test_the_global_generator_is_neither_read_nor_set(trainer):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = trainer(jitter=0.1)
+    values = [one.train_step() for _ in range(3)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    other = trainer(jitter=0.1)
+    for value in values:
+        assert torch.equal(other.train_step(), value)
+
+
+def test_seeds_are_the_same_on_every_machine(trainer):
+    """They are not made by Python's `hash`, which the language leaves open."""
+    t = trainer(seed=7)
+    seeds = {
+        (stream, index): t.batches.generator(stream, index).initial_seed()
+        for stream in range(3)
+        for index in range(100)
+    }
+    assert seeds[0, 0] == 16920295385781661272
+    assert seeds[2, 99] == 10768258079645176047
+    assert len(set(seeds.values())) == 300
 
 
 def test_learning_rates(config):
@@ -765,7 +936,7 @@ def test_gradients_are_clipped_and_their_norm_is_logged_before(trainer):
 
 def test_a_step_reports_the_objective_it_took(trainer):
     t = trainer(precision="float32")
-    x, noise = t.batch(0)
+    x, noise = t.batches(0)
     terms = trainer_module.terms(t.model, x, noise, 1)
     loss, sse, kl, part, _ = t.train_step().tolist()
     assert sse == pytest.approx(terms.sse.mean().item(), rel=1e-5)
@@ -787,16 +958,16 @@ def run_among_others(config, out):
     rank = dist.get_rank()
     images, _ = data.load(config.dataset, "train", config.image_size)
     with float64():
-        results = results_in_float64(Trainer(config, images.double(), out, CPU))
+        results = results_in_float64(Trainer(config, *halves(images.double()), out, CPU))
     save_file(results, out / f"float64-{rank}.safetensors")
 
     as_in_the_paper = dataclasses.replace(config, step_vector=False, encoder="resnet")
-    trainer = Trainer(as_in_the_paper, images, out, CPU)
+    trainer = Trainer(as_in_the_paper, *halves(images), out, CPU)
     for _ in range(4):
         assert trainer.train_step().isfinite().all()
 
     try:
-        Trainer(dataclasses.replace(config, batch_size=7), images, out, CPU)
+        Trainer(dataclasses.replace(config, batch_size=7), *halves(images), out, CPU)
     except ValueError as error:
         (out / f"uneven-{rank}.txt").write_text(str(error))
 
@@ -823,7 +994,7 @@ def results_in_float64(trainer):
     results = {}
     for depth in (1, 2):
         trainer.model.zero_grad()
-        trainer.objective(*trainer.batch(0), depth, 1.0)[0].backward()
+        trainer.objective(*trainer.batches(0), depth, 1.0)[0].backward()
         for name, parameter in trainer.model.named_parameters():
             results[f"gradient {depth} {name}"] = parameter.grad.clone()
     while trainer.step < trainer.total:

@@ -19,10 +19,10 @@ from rnp_lib.analysis.programs import of_level
 from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import PRESETS
+from rnp_lib.model import build
 from rnp_lib.model.objective import reconstruction_error, squared_error
-from rnp_lib.model.vae import build
 from rnp_lib.plots import transfer as plots_transfer
-from rnp_lib.training.trainer import Trainer, split_validation
+from rnp_lib.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 TASK = Task("tiny-no1", digit=1, images=64, reference="tiny", seeds=2)
@@ -87,8 +87,8 @@ def test_drawers_are_disjoint_and_complete_and_the_last_are_for_validation():
     # Every character's drawers 1-14 in the order of drawers, 15-20 held out.
     assert learn == [c * drawers + d for d in range(14) for c in range(characters)]
     assert new == [c * drawers + d for c in range(characters) for d in range(14, drawers)]
-    assert numbers(found.old) == numbers(split_validation(background[0])[1])
-    validation = numbers(split_validation(found.learn)[1])
+    assert numbers(found.old) == numbers(transfer.hold_back(background[0])[1])
+    validation = numbers(transfer.hold_back(found.learn)[1])
     assert {n % drawers for n in validation} == {12, 13}
 
 
@@ -138,7 +138,7 @@ def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
     changes = {"batch_size": 8, "warmup": 2, "lr": 2e-2, "jitter": 0.0, "sigma2": 0.02}
     adapted, validation = transfer.retrain(model, images, 800, **changes)
     assert sum(map(len, seen)) == 800
-    known, held_back = split_validation(images)
+    known, held_back = transfer.hold_back(images)
     known = {x.numpy().tobytes() for x in known}
     assert all(x.numpy().tobytes() in known for batch in seen for x in batch)
     assert validation == pytest.approx(float(reconstruction_error(adapted, held_back).mean()))
@@ -156,8 +156,8 @@ def test_training_from_a_given_model_is_training(images, tmp_path):
     config = tiny.config(images=(64,))
     torch.manual_seed(config.seed)
     given = build(config)
-    plain = Trainer(config, images, tmp_path, CPU)
-    started = Trainer(config, images, tmp_path, CPU, given)
+    plain = Trainer(config, images, images, tmp_path, CPU)
+    started = Trainer(config, images, images, tmp_path, CPU, given)
     for trainer in (plain, started):
         for _ in range(3):
             trainer.train_step()
@@ -189,7 +189,7 @@ def test_few_shots_are_few_and_not_for_validation(model, images, shots, monkeypa
         return better, 0.0
 
     monkeypatch.setattr(transfer, "retrain", retrain)
-    known, validation = split_validation(images + torch.linspace(0, 0.1, 120).view(-1, 1, 1, 1))
+    known, validation = transfer.hold_back(images + torch.linspace(0, 0.1, 120).view(-1, 1, 1, 1))
     adapted, error = transfer.retrain_few(model, torch.cat([known, validation]), shots, draw=1)
     assert [budget for _, budget, _ in given] == [64 * n for n in transfer.SHOT_STEPS]
     assert {settings["seed"] for _, _, settings in given} == {1}
@@ -206,7 +206,7 @@ def test_few_shots_run_for_real(model, images, monkeypatch):
     monkeypatch.setattr(transfer, "SHOT_STEPS", (1, 2))
     adapted, error = transfer.retrain_few(model, images, 1, draw=0)
     assert same(parameters(adapted, False), parameters(model, False))
-    held_back = split_validation(images)[1]
+    held_back = transfer.hold_back(images)[1]
     assert error == pytest.approx(float(reconstruction_error(adapted, held_back).mean()))
 
 

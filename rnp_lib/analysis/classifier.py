@@ -21,6 +21,7 @@ from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.data import splits
 from rnp_lib.files import code_version
 from rnp_lib.model.batched import batched
+from rnp_lib.training.batches import jitter
 
 FORMAT = "rnp-classifier-1"  # changes whenever an older reader could not make sense of a newer file
 FEATURES = 64
@@ -109,13 +110,6 @@ def held_out(dataset: str, images: Tensor, labels: Tensor) -> splits.Split:
     return splits.validation(dataset, images, labels)
 
 
-def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 1, H, W) a little turned, sheared, scaled and moved (by up to 2 of 28 pixels)."""
-    maps = torch.eye(2, 3) + 0.15 * (2 * torch.rand(len(x), 2, 3, generator=generator) - 1)
-    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)
-
-
 def train_classifier(dataset: str, path: str | Path, seed: int = 0, seen: int = 1_000_000) -> float:
     """Train a classifier on the CPU (some minutes), write it to `path`, return its accuracy.
 
@@ -143,8 +137,9 @@ def train_classifier(dataset: str, path: str | Path, seed: int = 0, seen: int = 
         total = 0.0
         order = train[torch.randperm(len(train), generator=generator)]
         for batch in order[: steps * BATCH].split(BATCH):
-            logits = classifier(_jitter(images[batch], generator))
-            loss = F.cross_entropy(logits, labels[batch])
+            # A little turned, sheared, scaled and moved (by up to 2 of 28 pixels).
+            x = jitter(images[batch], 0.15, generator, mode="bilinear")
+            loss = F.cross_entropy(classifier(x), labels[batch])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

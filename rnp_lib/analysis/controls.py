@@ -33,9 +33,9 @@ from rnp_lib.analysis.transfer import (
     scores,
     summary,
 )
-from rnp_lib.files import code_version, replacing, sha256
+from rnp_lib.files import code_version, project_path, replacing, sha256
+from rnp_lib.machine import machine
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.repro.records import machine, project_path
 
 # What may adapt.
 CONDITIONS = {

@@ -46,13 +46,6 @@ def roots_and_parts(model: RNP, images: Tensor, seed: int = 0) -> RootsAndParts:
     return RootsAndParts(roots.cpu(), parts.cpu()[torch.arange(len(parts)), turns], turns)
 
 
-def untrained(model: RNP, seed: int = 0) -> RNP:
-    """A model of the same configuration and device, with the weights that `seed` starts it with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return RNP(model.config).to(next(model.parameters()).device).eval()
-
-
 def of_classes(labels: Tensor, n: int) -> Tensor:
     """Indices of all items of n classes (or of all classes, if fewer) evenly spaced among them."""
     chosen = torch.from_numpy(spaced(labels.unique().numpy(), n))

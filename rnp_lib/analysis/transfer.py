@@ -19,11 +19,11 @@ from tqdm import tqdm
 from rnp_lib import checkpoints, data
 from rnp_lib.config import PRESETS
 from rnp_lib.files import code_version
+from rnp_lib.model import build
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import build
 from rnp_lib.training.loop import TrainingStopped
-from rnp_lib.training.trainer import Trainer, split_validation
+from rnp_lib.training.trainer import Trainer
 
 Labelled = tuple[Tensor, Tensor]  # images (N, 1, H, W) in [0, 1] and labels int64 (N,)
 
@@ -115,7 +115,7 @@ def split(task: Task, train: Labelled, test: Labelled) -> Images:
         rank = _rank_in_class(held_labels)
         order = rank.argsort(stable=True)
         learn = order[rank[order] < DRAWERS]
-        return Images(held[learn], held[rank >= DRAWERS], split_validation(images)[1])
+        return Images(held[learn], held[rank >= DRAWERS], hold_back(images)[1])
     mine, held_mine = labels == task.digit, held_labels == task.digit
     if not (mine.any() and held_mine.any()):
         raise ValueError(f"the data have no image of the digit {task.digit}.")
@@ -141,6 +141,12 @@ def _rank_in_class(labels: Tensor) -> Tensor:
         n = int(mine.sum())
         rank[mine] = torch.arange(n, dtype=torch.float64) / n
     return rank
+
+
+def hold_back(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images to learn from, and the last tenth of them (5,000 at most) for validation."""
+    n = min(5_000, max(1, len(images) // 10))
+    return images[:-n], images[-n:]
 
 
 def retrain(
@@ -176,7 +182,7 @@ def retrain(
         model.requires_grad_(False)
         model.encoder.requires_grad_(True)
     device = next(model.parameters()).device
-    trainer = Trainer(model.config, images, Path(), device, model)
+    trainer = Trainer(model.config, *hold_back(images), Path(), device, model)
     with torch.enable_grad():
         for _ in tqdm(range(trainer.total), unit="step", disable=not sys.stderr.isatty()):
             values = trainer.train_step()
@@ -200,7 +206,7 @@ def retrain_few(
     Returns:
         The retrained model, in eval mode; its SSE per validation image.
     """
-    known, validation = split_validation(images)
+    known, validation = hold_back(images)
     generator = torch.Generator().manual_seed(draw)
     few = known[torch.randperm(len(known), generator=generator)[:shots]]
     # Copies fill the batches: they differ in the posterior's noise.

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rnp_lib.bench.naive import NaivePort
 from rnp_lib.model.hypernet import FullLinear
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import NaivePort, PlainVAE
+from rnp_lib.model.vae import PlainVAE
 
 
 def flops_per_image(model: ImageModel) -> int:

@@ -98,10 +98,9 @@ def _speed_of_processes(number: int, threads: int) -> float:
 def _train_share(rank: int, world: int, threads: int, place: str) -> float:
     torch.set_num_threads(threads)
     dist.init_process_group("gloo", init_method=place, rank=rank, world_size=world)
-    side = PRESETS["mnist"].image_size
-    trainer = Trainer(
-        PRESETS["mnist"], torch.rand(3000, 1, side, side), Path(), torch.device("cpu")
-    )
+    config = PRESETS["mnist"]
+    images = torch.rand(2700, 1, config.image_size, config.image_size)
+    trainer = Trainer(config, images, images[:1], Path(), torch.device("cpu"))
     times = [seconds(trainer.train_step, trainer.device) for _ in range(25)]
     dist.destroy_process_group()
     return trainer.config.batch_size / statistics.median(times[5:])

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 
+from rnp_lib.bench.naive import NaivePort
 from rnp_lib.config import PRESETS
+from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import NaivePort, build
-from rnp_lib.training.step import Step
+from rnp_lib.training.step import Step, precision
 from rnp_lib.training.trainer import Objective, make_optimisers
 
 # All rows have the light image encoder and Adam, at a rate that lets no weight grow.
@@ -48,7 +49,8 @@ class Row:
         self.model, self.device = model.to(device).train(), device
         self.x = torch.rand(batch, 1, c.image_size, c.image_size, device=device)
         replay = device.type == "cuda" and not isinstance(model, NaivePort)
-        self.step = Step(Objective(model), make_optimisers(model), c, self.x, replay)
+        dtype = precision(c, device)
+        self.step = Step(Objective(model), make_optimisers(model), c, self.x, dtype, replay)
         self.step.x.copy_(self.x)
         self.step.noise.normal_()
         self.train_times, self.parse_times = [], []

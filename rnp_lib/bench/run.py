@@ -11,7 +11,8 @@ from rnp_lib.bench.flops import counted_flops, flops_per_image
 from rnp_lib.bench.isolated import peak_memory_mb, processes, time_shares
 from rnp_lib.bench.rows import CONFIGS, OURS, Row, make, measure, seconds
 from rnp_lib.config import PRESETS
-from rnp_lib.model.vae import build
+from rnp_lib.data import splits
+from rnp_lib.model import build
 from rnp_lib.training.trainer import Trainer
 
 GOALS = (20, 10, 7)  # validation SSE per image; a blank canvas scores 89
@@ -101,10 +102,13 @@ def learn(device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
     The recipe and the plain VAE trained by it. Only training is timed; both are validated every 50
     steps, on their averaged weights.
     """
-    images, _ = data.load("mnist", "train")
+    images, labels = data.load("mnist", "train")
+    split = splits.validation("mnist", images, labels)
+    known, held_out = images[split.train], images[split.validation]
     found = {}
     for model in ("rnp", "vae"):
-        trainer = Trainer(PRESETS["mnist"].override([f"model={model}"]), images, Path(), device)
+        config = PRESETS["mnist"].override([f"model={model}"])
+        trainer = Trainer(config, known, held_out, Path(), device)
         spent, found[model] = 0.0, {}
         while trainer.step < trainer.total and len(found[model]) < len(GOALS):
             spent += seconds(lambda t=trainer: [t.train_step() for _ in range(50)], device)

@@ -16,14 +16,12 @@ import contextlib
 import json
 import math
 import os
-import platform
 import random
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +32,13 @@ from matplotlib.figure import Figure
 from rnp_lib import checkpoints
 from rnp_lib import data as datasets
 from rnp_lib.config import PRESETS
-from rnp_lib.files import ROOT, git_state, replacing, sha256
+from rnp_lib.files import ROOT, git_state, project_path, replacing, sha256
+from rnp_lib.machine import machine
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.training import loop as train
 
 MODES = ("quick", "full", "paper")
 DPI = 200
-_RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn", "rnp-lib")
 
 
 def folder(mode: str, stand_in: bool = False) -> Path:
@@ -213,40 +211,3 @@ def _scalar(key: str, value: Any) -> float | int | str:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"number {key!r} is {value}: only finite numbers are saved.")
     return value
-
-
-def project_path(path: str | Path) -> str:
-    """A file's path inside the project, or else its bare name: a record says nothing about the
-    machine's folders."""
-    path = Path(path).resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a record says of where it was made: device, threads, platform, package versions."""
-    return {
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": _versions(),
-    }
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
-
-
-def _device_name(device: torch.device) -> str:
-    """The device and the chip behind it: "cpu (AMD EPYC 7B13)"."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    cpuinfo = Path("/proc/cpuinfo")  # Linux only; elsewhere Python knows the chip
-    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text() if cpuinfo.exists() else "")
-    chip = found[1] if found else platform.processor()
-    return f"{device} ({chip})" if chip else str(device)

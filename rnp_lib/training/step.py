@@ -37,12 +37,14 @@ class Step:
         optimisers: list[torch.optim.Optimizer],
         config: Config,
         x: Tensor,
+        dtype: torch.dtype,
         replay: bool,
     ):
         """
         Args:
             objective: (x, noise, until, kl_weight) -> (loss, values to report).
             x: a batch, for its shape, type and device.
+            dtype: of matrix products; the rest is float32.
             replay: whether to record the step as a CUDA graph, once for each level it is cut at.
         """
         self.objective, self.optimisers, self.clip = objective, optimisers, config.clip
@@ -51,8 +53,7 @@ class Step:
         self.x = torch.empty_like(x)
         self.noise = torch.empty(len(x), config.z_dim, device=x.device)
         self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
-        self.dtype = precision(config, x.device)
-        self.replay = replay
+        self.dtype, self.replay = dtype, replay
         self.until, self.recording = None, None
 
     def __call__(self, until: int) -> Tensor:

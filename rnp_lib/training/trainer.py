@@ -1,5 +1,6 @@
 """One training run: its model, optimisers, average of weights and place in the schedule."""
 
+import bisect
 import itertools
 import math
 from functools import partial
@@ -7,20 +8,21 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rnp_lib import checkpoints
 from rnp_lib.config import Config
+from rnp_lib.model import build
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import reconstruction_error, terms
 from rnp_lib.model.rnp import ImageModel
-from rnp_lib.model.vae import build
-from rnp_lib.training.step import Step
+from rnp_lib.training.batches import Batches
+from rnp_lib.training.step import Step, precision
 
-STATE_FORMAT = "rnp-training-1"
+STATE = "state.safetensors"
+STATE_FORMAT = "rnp-training-2"  # 1 went with other random numbers
 
 
 class Objective(nn.Module):
@@ -63,126 +65,67 @@ def learning_rate_factor(config: Config, step: int, stage_start: int, total: int
     return warm * (0.5 * (1 + math.cos(math.pi * step / total)) if config.decay == "cosine" else 1)
 
 
-def jitter(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Images (B, 1, H, W), each distorted by an affine map of its own.
-
-    Args:
-        amount: by how much the map's six numbers differ from the identity's at most; of shifts it
-            is in half sides of an image.
-    """
-    device = images.device
-    distortion = 2 * torch.rand(len(images), 2, 3, generator=generator, device=device) - 1
-    maps = torch.eye(2, 3, device=device) + amount * distortion
-    grid = F.affine_grid(maps, images.shape, align_corners=False)
-    # Bicubic, as bilinear sampling would blur strokes, and the model would learn to.
-    return F.grid_sample(images, grid, mode="bicubic", align_corners=False).clamp(0, 1)
-
-
-def split_validation(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Training and validation images: the last 5,000, or the last tenth of a small set."""
-    n = min(5_000, max(1, len(images) // 10))
-    return images[:-n], images[-n:]
-
-
 class Trainer:
     """One training run: its model, optimisers, average of weights, and place in the schedule.
 
-    Every random number of step s is drawn from a generator seeded by (seed, s), and every process
-    draws those of the whole batch and uses its share: (seed, step) is all the random state there
-    is, and any number of processes sees the same data and noise.
+    It neither reads nor sets torch's global generator.
     """
 
     def __init__(
         self,
         config: Config,
         images: Tensor,
+        validation: Tensor,
         out: Path,
         device: torch.device,
         model: ImageModel | None = None,
     ):
         """
         Args:
+            images, validation: what is learned from and what `validate` measures, (N, 1, H, W).
+            out: folder of the state.
             model: what training starts from, in place of a new model of `config`; it is changed,
                 but for parameters that require no gradient.
+
+        Raises:
+            ValueError: a batch cannot be filled, or not be shared by the processes evenly.
         """
         self.config, self.out, self.device = config, out, device
         self.rank, self.world = 0, 1
         if dist.is_initialized():
             self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        if config.batch_size % self.world:
-            raise ValueError(
-                f"batch_size {config.batch_size} cannot be shared by {self.world} processes "
-                "evenly: choose a multiple."
-            )
-        train_images, validation = split_validation(images)
-        if len(train_images) < config.batch_size:
-            raise ValueError(
-                f"{len(train_images)} training images do not fill one batch of "
-                f"{config.batch_size}: add images or set a smaller batch_size."
-            )
-        self.images, self.validation = train_images.to(device), validation.to(device)
-        self.steps_per_epoch = len(train_images) // config.batch_size
-        stage_steps = [(d, max(1, n // config.batch_size)) for d, n in config.stages()]
-        self.stages = [d for d, _ in stage_steps]
-        self.stage_ends = list(itertools.accumulate(n for _, n in stage_steps))
+        self.batches = Batches(images.to(device), config, self.rank, self.world)
+        self.validation = validation.to(device)
+        self.depths, stages = zip(*config.stages(), strict=True)
+        steps = (max(1, n // config.batch_size) for n in stages)
+        self.stage_ends = list(itertools.accumulate(steps))
         self.total = self.stage_ends[-1]
 
-        torch.manual_seed(config.seed)
-        self.model = (model or build(config)).to(device).train()
+        self.model = (model or build(config, config.seed)).to(device).train()
         self.objective = Objective(self.model)
         if self.world > 1:
             self.objective = DistributedDataParallel(self.objective)
         self.optimisers = make_optimisers(self.model)
+        self.precision = precision(config, device)
         replay = device.type == "cuda" and self.world == 1
-        share = self.images[: config.batch_size // self.world]
-        self.update = Step(self.objective, self.optimisers, config, share, replay)
+        share = self.batches.images[: config.batch_size // self.world]
+        self.update = Step(self.objective, self.optimisers, config, share, self.precision, replay)
         self.average = AveragedModel(self.model)
         self.step, self.seconds = 0, 0.0
-        self._epoch, self._order = -1, None
-
-    def _generator(self, stream: int, index: int) -> torch.Generator:
-        generator = torch.Generator(self.device)
-        return generator.manual_seed(hash((self.config.seed, stream, index)) % 2**63)
-
-    def stage(self, step: int) -> tuple[int, int]:
-        """Levels unrolled in a step, and the first step of its stage."""
-        starts = [0, *self.stage_ends[:-1]]
-        return max(
-            (first, depth)
-            for first, depth in zip(starts, self.stages, strict=True)
-            if first <= step
-        )[::-1]
 
     def depth(self, step: int) -> int:
         """Levels unrolled in a step."""
-        return self.stage(step)[0]
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's share of the images and of the noise of a step."""
-        size = self.config.batch_size
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = self._generator(0, epoch)
-            order = torch.randperm(len(self.images), generator=generator, device=self.device)
-            self._epoch, self._order = epoch, order
-        images = self.images[self._order[position * size : (position + 1) * size]]
-        if self.config.jitter:
-            images = jitter(images, self.config.jitter, self._generator(2, step))
-        noise = torch.randn(
-            size, self.config.z_dim, generator=self._generator(1, step), device=self.device
-        )
-        mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-        return images[mine], noise[mine]
+        return self.depths[bisect.bisect(self.stage_ends, step)]
 
     def rate(self, step: int) -> float:
         """What the learning rates of the config are multiplied by in a step."""
-        _, stage_start = self.stage(step)
-        return learning_rate_factor(self.config, step, stage_start, self.total)
+        start = [0, *self.stage_ends][bisect.bisect(self.stage_ends, step)]
+        return learning_rate_factor(self.config, step, start, self.total)
 
     def train_step(self) -> Tensor:
         """One step: loss, sse, KL, part term and gradient norm, (5,)."""
         c, step, update = self.config, self.step, self.update
-        for kept, value in zip((update.x, update.noise), self.batch(step), strict=True):
+        for kept, value in zip((update.x, update.noise), self.batches(step), strict=True):
             kept.copy_(value)
         update.kl_weight.fill_(min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0)
         update.rate.fill_(self.rate(step))
@@ -203,30 +146,22 @@ class Trainer:
 
     def save_state(self) -> None:
         """All that is needed to go on: weights, their average, optimisers, step, clock."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
         for i, optimiser in enumerate(self.optimisers):
             for j, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{i}.{j}.{k}": v for k, v in state.items()}
-        about = {"config": self.config.to_dict(), "step": self.step, "seconds": self.seconds}
-        checkpoints.write(self.out / "state.safetensors", STATE_FORMAT, tensors, about)
-
-    def last_state(self) -> str:
-        if not (self.out / "state.safetensors").exists():
-            return "no state had been saved yet"
-        return f"the last good state is kept in {self.out}"
+                parts[f"optimiser.{i}.{j}"] = state
+        tensors = {f"{part}.{k}": v for part, state in parts.items() for k, v in state.items()}
+        about = {"step": self.step, "seconds": self.seconds}
+        checkpoints.write(self.out / STATE, STATE_FORMAT, tensors, about)
 
     def load_state(self) -> None:
-        """Go on from `save_state`. Raises CheckpointError if it was another configuration's."""
-        path = self.out / "state.safetensors"
-        tensors, about = checkpoints.read(path, STATE_FORMAT)
-        if Config.from_dict(about["config"]) != self.config:
-            raise checkpoints.CheckpointError(
-                f"{path} was written with other settings: resume with the same preset and --set, "
-                "or choose another --out."
-            )
+        """Go on from `save_state` of the same configuration.
 
-        def part(prefix):
+        Raises CheckpointError for a file that is not whole or of another format.
+        """
+        tensors, about = checkpoints.read(self.out / STATE, STATE_FORMAT)
+
+        def part(prefix: str) -> dict[str, Tensor]:
             n = len(prefix)
             return {k[n:]: v for k, v in tensors.items() if k.startswith(prefix)}
 

@@ -1,0 +1,119 @@
+"""run.json: what a run was started with, and whether what there is now can go on with it."""
+
+import json
+import re
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rnp_lib.checkpoints import CheckpointError
+from rnp_lib.config import Config
+from rnp_lib.files import git_state, replacing
+from rnp_lib.machine import machine
+from rnp_lib.training.trainer import Trainer
+
+FILE = "run.json"
+
+
+def describe(trainer: Trainer, data_sha256: str, validation: str) -> dict:
+    """What a run starts with.
+
+    Args:
+        data_sha256: of the training data, validation images and all.
+        validation: which of them validate, in words.
+    """
+    return {
+        "config": trainer.config.to_dict(),
+        "precision": str(trainer.precision).removeprefix("torch."),
+        "data_sha256": data_sha256,
+        "validation": validation,
+        "validation_images": len(trainer.validation),
+        "processes": trainer.world,
+        **machine(trainer.device),
+        "git": git_state(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write(out: Path, run: dict) -> None:
+    """Write a description to the folder of its run."""
+    with replacing(out / FILE) as temporary:
+        temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+
+def go_on(trainer: Trainer, now: dict) -> dict:
+    """The description of the run in the trainer's folder, if it can go on as `now` describes.
+
+    Other code, packages, chips or numbers of threads and processes may round differently: they
+    are printed, and noted in the description.
+
+    Raises:
+        CheckpointError: it would become another run, by other settings, precision, kind of device,
+            data or validation images; or an older version started it, and nothing says how.
+    """
+    path = trainer.out / FILE
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))
+        decisive, incidental = _decisive(then), _incidental(then)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"the run in {trainer.out} was started by an older version of rnp_lib, which drew "
+            "other random numbers: go on with it by that version, or choose another --out."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} does not describe a run ({error}): restore it, or choose another --out."
+        ) from None
+    if changed := _changes(decisive, _decisive(now)):
+        back = " and ".join(_way_back(name, was) for name, (was, _) in changed.items())
+        raise CheckpointError(
+            f"the run in {trainer.out} was started otherwise ({_words(changed)}): resume with "
+            f"{back}, or choose another --out."
+        )
+    if changed := _changes(incidental, _incidental(now)):
+        if trainer.rank == 0:
+            print(f"resumed with {_words(changed)}: numbers may round differently", flush=True)
+        entry = {"started": now["started"], "changed": changed}
+        then["resumed"] = [*then.get("resumed", []), entry]
+    return then
+
+
+def _decisive(run: dict) -> dict:
+    """What the outcome of a run depends on; of the setting `precision` it is what became of it."""
+    return {
+        **Config.from_dict(run["config"]).to_dict(),
+        "precision": run["precision"],
+        "device": re.split("[: ]", run["device"])[0],
+        "data": run["data_sha256"][:12],
+        "validation": run["validation"],
+    }
+
+
+def _incidental(run: dict) -> dict:
+    """What may change by how much numbers are rounded, and no more."""
+    names = ("device", "threads", "platform", "processes")
+    return {
+        "commit": run["git"]["commit"],
+        "uncommitted changes": run["git"]["dirty"],
+        **{name: run[name] for name in names},
+        **run["packages"],
+    }
+
+
+def _changes(then: dict, now: dict) -> dict[str, tuple]:
+    pairs = {name: (then.get(name), now.get(name)) for name in then | now}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _words(changes: dict[str, tuple]) -> str:
+    return ", ".join(f"{name} {was} → {now}" for name, (was, now) in changes.items())
+
+
+def _way_back(name: str, was: object) -> str:
+    if name == "data":
+        return "the training images of then"
+    if name == "validation":
+        return "the version of rnp_lib that chose those validation images"
+    if name == "device":
+        return f"--device {was}"
+    return f"--set {shlex.quote(f'{name}={was}')}"
