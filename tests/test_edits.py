@@ -30,16 +30,10 @@ def other(model):
     return model.sample(2, seed=4)
 
 
-def nodes(tree, path=()):
-    yield path, tree
-    for t, child in enumerate(tree.children):
-        yield from nodes(child, (*path, t))
-
-
 def redrawn(before, after):
     """The paths whose programs are other objects than before."""
-    found = dict(nodes(after))
-    return {path for path, node in nodes(before) if found[path] is not node}
+    found = dict(edits.walk(after))
+    return {path for path, node in edits.walk(before) if found[path] is not node}
 
 
 def tensors(tree):
@@ -55,10 +49,10 @@ def assert_equal(first, second):
 
 def assert_composed(tree):
     """Every canvas is the sum of the visible children's, each drawn where its action says."""
-    for _, node in nodes(tree):
+    for _, node in edits.walk(tree):
         if node.children:
             drawn = [
-                place(c.canvas, c.affine, node.canvas.shape[-1]) * (not c.hidden)
+                place(c.canvas, c.affine, node.canvas.shape[-1]) * (not isinstance(c, edits.Hidden))
                 for c in node.children
             ]
             assert len(node.placed) == len(drawn)
@@ -68,7 +62,7 @@ def assert_composed(tree):
 
 
 def below(tree, path):
-    return {p for p, _ in nodes(tree) if p[: len(path)] == path}
+    return {p for p, _ in edits.walk(tree) if p[: len(path)] == path}
 
 
 def above(path):
@@ -98,6 +92,29 @@ def test_hide_and_show(tree):
     assert_equal(edits.hide(hidden, PART, hidden=False), tree)
     blank = edits.hide(edits.hide(tree, (0,)), (1,))
     assert not blank.cut(1).any()
+
+
+def test_a_place_stays_hidden_whatever_is_put_there(model, tree, other):
+    def hidden(tree):
+        return {path for path, node in edits.walk(tree) if isinstance(node, edits.Hidden)}
+
+    tree = edits.hide(edits.hide(tree, PART), LEAF)
+    for edited in (
+        edits.move(model, tree, PART, rotation=0.4),
+        edits.resample(model, tree, PART, seed=5),
+        edits.transplant(tree, PART, other.children[0]),
+        edits.move(model, tree, (0, 1), shear=0.5),
+    ):
+        assert hidden(edited) == {PART, LEAF}
+        assert_composed(edited)
+    # What is hidden below a program goes with it, and what is drawn anew is all shown.
+    assert hidden(edits.swap(tree, (0,), (1,))) == {PART, (0, 0)}
+    assert hidden(edits.duplicate(model, tree, (1,))) == {PART, LEAF, (2, 0)}
+    assert hidden(edits.duplicate(model, tree, PART)) == {PART, LEAF, (2,)}
+    assert hidden(edits.resample(model, tree, (1,), seed=5)) == {PART}
+    assert hidden(edits.resample(model, tree, (), seed=5)) == set()
+    assert hidden(edits.transplant(other, LEAF, edits.at(tree, LEAF))) == set()
+    assert hidden(tree[:1]) == hidden(tree)
 
 
 @pytest.mark.parametrize("path", [(), PART, LEAF])
@@ -185,7 +202,16 @@ def test_json_round_trip_is_exact(model, tree, other):
     for original in (tree, edited, tree.children[0], model.parse(torch.rand(2, 1, 16, 16))):
         copy = ProgramTree.from_json(original.to_json())
         assert_equal(copy, original)
-        assert [n.hidden for _, n in nodes(copy)] == [n.hidden for _, n in nodes(original)]
+        assert copy.to_json() == original.to_json()
+
+
+def test_json_of_a_tree_with_a_hidden_program_is_of_the_same_picture(tree):
+    hidden = edits.hide(tree, PART)
+    plain = json.loads(tree.to_json())
+    assert not plain["tree"]["children"][0]["hidden"]
+    plain["tree"]["children"][0]["hidden"] = True
+    assert json.dumps(plain) == hidden.to_json()
+    assert_equal(ProgramTree.from_json(hidden.to_json()), hidden)
 
 
 def test_json_that_is_no_tree_is_refused_in_one_sentence(tree):

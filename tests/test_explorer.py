@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from rnp_lib import checkpoints, cli, data, plots
-from rnp_lib.explorer import edits, maps, views
-from rnp_lib.explorer import state as explorer
-from rnp_lib.explorer.app import Explorer, model_names
-from rnp_lib.explorer.state import History, Picture, Program, Sample, State, TestImage, edited
+from rnp_lib.explorer import edits, keep, maps, states, trees, views
+from rnp_lib.explorer.app import PAGE, Explorer, model_names, script
+from rnp_lib.explorer.states import GivenProgram, History, Picture, Sample, State, TestImage
+from rnp_lib.explorer.trees import edited
 from rnp_lib.files import ROOT
 from rnp_lib.model import build
 from rnp_lib.model.rnp import RNP
@@ -72,7 +72,7 @@ def test_a_view_has_every_picture_and_where_it_lies(start):
     view = views.render(start)
     assert list(pictures(view)) == [(), (0,), (0, 0), (0, 1), (1,), (1, 0), (1, 1)]
     assert [node.level for node in view.nodes] == [2, 1, 0, 0, 1, 0, 0]
-    tree, x = explorer.tree(start), explorer.images(start)[0][3:4]
+    tree, x = trees.tree(start), trees.images(start)[0][3:4]
     assert view.error == pytest.approx(float((tree.canvas - x).square().sum()))
     assert view.blank == pytest.approx(float(x.square().sum()))
     expected = (plots.coloured(tree.parts)[0] * 255).round()
@@ -82,17 +82,19 @@ def test_a_view_has_every_picture_and_where_it_lies(start):
         assert node.picture.dtype == np.uint8
         if node.path:
             child = edits.at(tree, node.path)
-            np.testing.assert_allclose(15 * node.window, plots.corners(child, 16)[0], atol=1e-5)
+            np.testing.assert_allclose(
+                15 * np.array(node.window), plots.corners(child, 16)[0], atol=1e-5
+            )
     assert view.nodes[0].window is None
     grandchild, child = (edits.at(tree, path).affine[0] for path in ((1, 0), (1,)))
     middle = child[:, :2] @ grandchild[:, 2] + child[:, 2]
-    np.testing.assert_allclose(2 * view.nodes[5].outline.mean(0) - 1, middle, atol=1e-5)
+    np.testing.assert_allclose(2 * np.mean(view.nodes[5].outline, 0) - 1, middle, atol=1e-5)
 
 
 def test_a_view_is_pure(start):
     state = all_edits(start)
     first = views.render(state)
-    explorer._tree.cache_clear()
+    trees._tree.cache_clear()
     second = views.render(state)
     assert not redrawn(first, second)
     assert (first.error, first.action, first.code) == (second.error, second.action, second.code)
@@ -118,7 +120,7 @@ def test_sliders_are_those_of_the_selected_program(start):
 def test_sources(start):
     drawn = replace(start, source=Picture(bytes(range(256))))
     assert views.render(drawn).blank > 0
-    for source in (Sample(1), Program((0.5,) * 8, 1)):
+    for source in (Sample(1), GivenProgram((0.5,) * 8, 1)):
         view = views.render(replace(start, source=source))
         assert view.error is view.blank is view.image is None
     assert len(view.nodes) == 3  # a part by itself
@@ -156,12 +158,12 @@ def test_what_cannot_be_done_is_one_sentence(start):
         with pytest.raises(ValueError, match=words):
             call()
     state = start
-    for _ in range(explorer.MOST_EDITS):
+    for _ in range(states.MOST_EDITS):
         state = edited(state, "hide", (0,), hidden=True)
     with pytest.raises(ValueError, match="100 edits"):
         edited(state, "hide", (0,), hidden=True)
-    explorer._tree.cache_clear()
-    explorer.tree(state)  # deep, but not too deep
+    trees._tree.cache_clear()
+    trees.tree(state)  # deep, but not too deep
 
 
 # Kept
@@ -179,27 +181,29 @@ def test_the_code_makes_the_same_tree(start, source):
     names = {}
     grad = torch.is_grad_enabled()
     try:
-        exec(explorer.code(state), names)
+        exec(keep.code(state), names)
     finally:
         torch.set_grad_enabled(grad)
-    for a, b in zip(tensors(names["tree"]), tensors(explorer.tree(state)), strict=True):
+    for a, b in zip(tensors(names["tree"]), tensors(trees.tree(state)), strict=True):
         assert torch.equal(a, b)
 
 
 def test_files(start):
     state = all_edits(start)
-    copy = ProgramTree.from_json(explorer.export(state, "json").decode())
-    for a, b in zip(tensors(copy), tensors(explorer.tree(state)), strict=True):
+    copy = ProgramTree.from_json(keep.export(state, "json").decode())
+    for a, b in zip(tensors(copy), tensors(trees.tree(state)), strict=True):
         assert torch.equal(a, b)
-    svg = ET.fromstring(explorer.export(state, "svg"))
+    svg = ET.fromstring(keep.export(state, "svg"))
     kinds = [element.tag.rpartition("}")[2] for element in svg.iter()]
     assert kinds.count("image") == len(views.render(state).nodes) + 1  # and what was parsed
     assert kinds.count("path") > len(views.render(state).nodes)
-    assert explorer.export(state, "svg") == explorer.export(state, "svg")
-    with Image.open(io.BytesIO(explorer.export(state, "png"))) as image:
+    assert keep.export(state, "svg") == keep.export(state, "svg")
+    with Image.open(io.BytesIO(keep.export(state, "png"))) as image:
         assert min(image.size) > 300
+    shown = trees.edited(state, "hide", (1,), hidden=False)
+    assert keep.export(shown, "svg") != keep.export(state, "svg")
     with pytest.raises(ValueError, match="got 'gif'"):
-        explorer.export(state, "gif")
+        keep.export(state, "gif")
 
 
 def test_models_without_programs_are_not_offered_and_refused(tmp_path):
@@ -208,7 +212,7 @@ def test_models_without_programs_are_not_offered_and_refused(tmp_path):
     path = tmp_path / "vae.safetensors"
     checkpoints.save(path, build(tiny.config(model="vae")), {})
     with pytest.raises(ValueError, match="no programs to explore"):
-        explorer.model(str(path))
+        trees.model(str(path))
     with pytest.raises(ValueError, match="no programs to map"):
         maps.make(path)
 
@@ -217,13 +221,13 @@ def test_models_without_programs_are_not_offered_and_refused(tmp_path):
 
 
 def test_a_map_has_every_image_as_a_whole_and_by_a_part(start):
-    found = maps.load(start.model)
+    found = maps.map_of(start.model)
     assert found.at.shape == (80, 2)
     assert found.at.min() == 0
     assert found.at.max() == 1
     images, labels = data.load("strokes", "test", 16)
     assert torch.equal(labels[found.index], found.label)
-    model = explorer.model(start.model)
+    model = trees.model(start.model)
     k = 7
     tree = model.parse(images[found.index[k] : found.index[k] + 1])
     assert torch.equal(views.point(start, k).z, tree.z)
@@ -241,7 +245,7 @@ def test_a_strip_leads_from_one_program_to_another(start):
     ends = [np.float32(strip[i][0].z) for i in (0, -1)]
     for end, point in zip(ends, (42, 47), strict=True):
         np.testing.assert_allclose(end, views.point(start, point).z[0], atol=1e-6)
-    opened = explorer.opened(start, strip[4][0])
+    opened = states.opened(start, strip[4][0])
     shown = views.render(opened).nodes[0].picture
     assert np.abs(shown.astype(int) - strip[4][1]).max() <= 1
     with pytest.raises(ValueError, match="two programs of one level"):
@@ -252,10 +256,10 @@ def test_a_map_of_another_version_of_the_model_is_refused(start, tmp_path):
     path = tmp_path / "new.safetensors"
     checkpoints.save(path, RNP(tiny.config(dataset="strokes")), {})
     with pytest.raises(FileNotFoundError, match=r"no map of .* yet: `rnp map .*` makes it"):
-        maps.load(path)
+        maps.map_of(path)
     maps.path_of(path).write_bytes(maps.path_of(start.model).read_bytes())
     with pytest.raises(checkpoints.CheckpointError, match="map of another version of .*anew"):
-        maps.load(path)
+        maps.map_of(path)
     state = replace(start, model=str(path))
     assert views.render(state).code == ()  # all but the map and its sliders still works
     app = Explorer(state)
@@ -265,7 +269,7 @@ def test_a_map_of_another_version_of_the_model_is_refused(start, tmp_path):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion", "omniglot", "scenes"])
 def test_committed_maps_are_small_and_of_the_committed_models(name):
-    assert maps.load(name).at.shape == (2_000, 2)
+    assert maps.map_of(name).at.shape == (2_000, 2)
     assert maps.path_of(name).stat().st_size < 50_000
 
 
@@ -384,9 +388,28 @@ def test_without_a_kernel_there_is_a_still_picture(app):
 
 
 def test_the_sources_of_the_page_are_packaged():
-    for name in ("app.js", "app.css"):
-        assert (ROOT / "rnp_lib" / "explorer" / name).is_file()
-        assert f'"{name}"' in (ROOT / "pyproject.toml").read_text()
+    assert {"app.js", "page.css"} <= {path.name for path in PAGE.iterdir()}
+    assert '"rnp_lib.explorer" = ["page/*"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_modules_of_the_page_become_one():
+    """What they import is there, no two names are the same, and only the page is exported."""
+    own, imported = {}, {}
+    for path in PAGE.glob("*.js"):
+        text = path.read_text("utf-8")
+        names = r"^(export )?(?:async )?(?:function|class|const|let) (\w+)"
+        own[path.name] = re.findall(names, text, re.MULTILINE)
+        imported |= {
+            (path.name, source): set(re.split(r"[\s,]+", found.strip(" ,\n")))
+            for found, source in re.findall(r'import \{([^}]*)\} from "\./(\w+\.js)";', text)
+        }
+    for (_, source), names in imported.items():
+        assert names <= {name for export, name in own[source] if export}
+    names = [name for found in own.values() for _, name in found]
+    assert len(names) == len(set(names))
+    text = script()
+    assert not re.search(r"^import\b", text, re.MULTILINE)
+    assert re.findall(r"^export.*", text, re.MULTILINE) == ["export default { render };"]
 
 
 def test_the_palette_for_the_colour_blind_can_be_told_apart():
@@ -420,3 +443,14 @@ def test_a_committed_map_says_how_it_was_made():
     digest = hashlib.sha256(checkpoints.find("mnist").read_bytes()).hexdigest()
     assert about["checkpoint_sha256"] == digest
     assert {"dataset", "data_sha256", "seed", "code"} <= set(about)
+
+
+def test_hidden_programs_are_pale_in_the_page_and_in_the_figure(start):
+    state = edited(start, "hide", (1,), hidden=True)
+    assert [node.path for node in views.render(state).nodes if node.hidden] == [(1,)]
+    shown, pale = (plots.tree(None, trees.tree(state), hidden=h) for h in ((), {(1,)}))
+    ink = [[1 - a.images[0].get_array().min() for a in f.axes] for f in (shown, pale)]
+    ratio = np.divide(ink[1], ink[0])
+    np.testing.assert_allclose(ratio, [1, 1, 0.3, 1, 1, 1, 1], atol=1e-6)
+    outlines = [[len(a.patches) for a in f.axes[:3]] for f in (shown, pale)]
+    assert outlines == [[2, 2, 2], [1, 2, 2]]

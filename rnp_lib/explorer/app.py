@@ -1,10 +1,11 @@
-"""The explorer's page: one widget for JupyterLab and Voilà, thin around `explorer` and `views`.
+"""The explorer's page: one widget for JupyterLab and Voilà, thin around states and `views`.
 
-The page (app.js) sends events as JSON and draws what comes back: pictures as raw bytes,
+The page (page/*.js) sends events as JSON and draws what comes back: pictures as raw bytes,
 outlines and sliders as numbers. Events are handled one at a time; whatever goes wrong is a sentence
 in the page, and the state stays as it was.
 """
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ import anywidget
 import numpy as np
 
 from rnp_lib import checkpoints, data, plots
-from rnp_lib.explorer import drawings, views
-from rnp_lib.explorer import state as explorer
-from rnp_lib.explorer.state import History, State
+from rnp_lib.config import Config
+from rnp_lib.explorer import drawings, edits, keep, states, trees, views
+from rnp_lib.explorer.edits import TreePath
+from rnp_lib.explorer.states import GivenProgram, History, Source, State, TestImage, opened
 from rnp_lib.explorer.views import View
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 EXPECTED = (ValueError, FileNotFoundError, checkpoints.CheckpointError)
 
 
@@ -36,6 +38,16 @@ def model_names() -> list[str]:
     return found
 
 
+def script() -> str:
+    """The modules of page/ as one, which is all that a widget can carry.
+
+    Their imports of one another go, and so does the word `export` but for the default's.
+    """
+    text = "\n".join(path.read_text("utf-8") for path in sorted(PAGE.glob("*.js")))
+    text = re.sub(r'^import \{[^}]*\} from "\./\w+\.js";\n', "", text, flags=re.MULTILINE)
+    return re.sub(r"^export (?!default)", "", text, flags=re.MULTILINE)
+
+
 class Explorer(anywidget.AnyWidget):
     """Programs drawn, picked, edited and kept by hand. Display it; `state` is what it shows.
 
@@ -44,8 +56,8 @@ class Explorer(anywidget.AnyWidget):
         error: what the page says went wrong with the last event, or "".
     """
 
-    _esm = HERE / "app.js"
-    _css = HERE / "app.css"
+    _esm = script()
+    _css = PAGE / "page.css"
 
     def __init__(self, state: State | None = None):
         super().__init__()
@@ -53,8 +65,8 @@ class Explorer(anywidget.AnyWidget):
         self.history = History(state or State())
         self.error = ""
         self._gesture: Any = None  # of the slider or window being moved
-        self._copied: tuple[State, explorer.Path] | None = None
-        self._strip: list = []
+        self._copied: tuple[State, TreePath] | None = None
+        self._strip: list[tuple[GivenProgram, np.ndarray]] = []
         views.render(self.state)  # a state that cannot be shown is refused here
         self.on_msg(self._receive)
 
@@ -67,13 +79,17 @@ class Explorer(anywidget.AnyWidget):
         """What is on show."""
         return views.render(self.state)
 
+    @property
+    def _config(self) -> Config:
+        return trees.model(self.state.model).config
+
     def _repr_mimebundle_(self, **options):
         """The live widget, and a still picture for where nothing can be live."""
         bundle = super()._repr_mimebundle_(**options)
         if bundle is None:
             return None
         content, about = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return content | {"image/png": explorer.export(self.state, "png", dpi=70)}, about
+        return content | {"image/png": keep.export(self.state, "png", dpi=70)}, about
 
     def handle(self, event: dict[str, Any], buffers: list = ()) -> tuple[dict[str, Any], list]:
         """What the page is told after an event {"do": name, ...}, and the bytes that go with it.
@@ -84,7 +100,7 @@ class Explorer(anywidget.AnyWidget):
             answer, out, self.error = {}, [], ""
             before = self.history
             try:
-                do = _EVENTS.get(event.get("do"))
+                do = getattr(self, f"_do_{event.get('do')}", None)
                 if do is None:
                     raise ValueError(f"the explorer knows no event {event.get('do')!r}.")
                 arguments = {k: v for k, v in event.items() if k not in ("do", "id")}
@@ -92,10 +108,7 @@ class Explorer(anywidget.AnyWidget):
                     arguments["content"] = bytes(buffers[0])
                 if event["do"] != "edit":
                     self._gesture = None
-                answer = do(self, **arguments) or {}
-                out = answer.pop("buffers", [])
-                if not answer:
-                    answer["view"], out = self._pack(self.view)
+                answer, out = do(**arguments) or self._packed()
             except data.DataUnavailable:
                 self.error = "These images are not on this machine: `rnp data` fetches them."
             except EXPECTED as error:
@@ -111,41 +124,26 @@ class Explorer(anywidget.AnyWidget):
         answer, out = self.handle(content, buffers)
         self.send(answer | {"id": content.get("id")}, out)
 
-    def _pack(self, view: View) -> tuple[dict[str, Any], list[bytes]]:
-        """A view as JSON, with its pictures one after the other in a buffer."""
+    def _packed(self) -> tuple[dict[str, Any], list[bytes]]:
+        """What is on show as JSON, with its pictures one after the other in a buffer."""
+        view, state, config = self.view, self.state, self._config
         pictures, start = [], 0
 
         def put(picture):
             nonlocal start
             if picture is None:
                 return None
-            pictures.append(np.ascontiguousarray(picture).tobytes())
+            pictures.append(picture.tobytes())
             start += len(pictures[-1])
             return [start - len(pictures[-1]), *picture.shape[:2]]
 
-        state, config = self.state, explorer.model(self.state.model).config
-        nodes = [
-            {
-                "path": node.path,
-                "level": node.level,
-                "picture": put(node.picture),
-                "window": None if node.window is None else node.window.tolist(),
-                "outline": None if node.outline is None else node.outline.tolist(),
-                "hidden": node.hidden,
-            }
-            for node in view.nodes
-        ]
         parent = config.depth - view.nodes[0].level + len(state.selected) - 1
-        packed = {
-            "nodes": nodes,
+        packed = vars(view) | {
+            "nodes": [vars(node) | {"picture": put(node.picture)} for node in view.nodes],
             "image": put(view.image),
             "drawing": put(view.drawing),
-            "error": view.error,
-            "blank": view.blank,
-            "action": view.action,
-            "code": view.code,
             "selected": state.selected,
-            "source": {"kind": type(state.source).__name__} | _plain(state.source),
+            "source": {"kind": type(state.source).__name__} | _numbers(state.source),
             "edits": len(state.edits),
             "undo": len(self.history.past),
             "redo": len(self.history.future),
@@ -154,7 +152,7 @@ class Explorer(anywidget.AnyWidget):
             "dataset": state.dataset,
             "colours": state.colours,
             "palette": plots.PALETTES[state.colours],
-            "count": len(explorer.images(state)[0]),
+            "count": len(trees.images(state)[0]),
             "ranges": {
                 "extent": config.extent[parent] if view.action else None,
                 "rotation": config.rotation,
@@ -162,145 +160,127 @@ class Explorer(anywidget.AnyWidget):
                 "centre": config.centre,
             },
         }
-        return packed, [b"".join(pictures)]
+        return {"view": packed}, [b"".join(pictures)]
 
-    # What the page can ask for. Each changes the history, or returns something to tell the page.
+    # What the page can ask for. Each changes the history, or returns what to tell the page and the
+    # pictures or files that go with it.
 
     def _go(self, state: State) -> None:
         self.history = self.history.then(state)
 
-    def _hello(self) -> dict:
+    def _open(self, source: Source) -> None:
+        self._go(opened(self.state, source))
+
+    def _do_hello(self) -> tuple[dict, list]:
         """Everything a new page needs."""
-        packed, out = self._pack(self.view)
+        answer, out = self._packed()
         choices = {
             "models": list(dict.fromkeys([*model_names(), self.state.model])),
             "datasets": list(dict.fromkeys([*data.NAMES, self.state.dataset])),
             "palettes": list(plots.PALETTES),
             "limit": drawings.MAX_BYTES,
         }
-        return {"choices": choices, "view": packed, "buffers": out}
+        return answer | {"choices": choices}, out
 
-    def _map(self) -> dict:
-        found = explorer.guide(self.state.model)
-        return {
-            "map": {
-                "at": found.at.half().tolist(),
-                "turn": found.turn.tolist(),
-                "label": found.label.tolist(),
-                "dataset": found.dataset,
-            }
-        }
+    def _do_map(self) -> tuple[dict, list]:
+        found = trees.guide(self.state.model)
+        points = {"at": found.at.half(), "turn": found.turn, "label": found.label}
+        lists = {name: tensor.tolist() for name, tensor in points.items()}
+        return {"map": lists | {"dataset": found.dataset}}, []
 
-    def _draw(self, strokes) -> None:
-        size = explorer.model(self.state.model).config.image_size
-        self._show(drawings.from_strokes(strokes, self._trained_on(), size))
+    def _do_draw(self, strokes) -> None:
+        # Framed as the images that the model knows are, whatever is picked from.
+        c = self._config
+        self._open_image(drawings.from_strokes(strokes, c.dataset, c.image_size))
 
-    def _upload(self, size, content=b"") -> None:
+    def _do_upload(self, size, content=b"") -> None:
         drawings.check_size(int(size))
-        side = explorer.model(self.state.model).config.image_size
-        self._show(drawings.from_png(content, self._trained_on(), side))
+        c = self._config
+        self._open_image(drawings.from_png(content, c.dataset, c.image_size))
 
-    def _trained_on(self) -> str:
-        """The data set whose framing the model knows."""
-        return explorer.model(self.state.model).config.dataset
+    def _open_image(self, image) -> None:
+        self._open(states.Picture((image * 255).round().byte().numpy().tobytes()))
 
-    def _show(self, image) -> None:
-        pixels = (image * 255).round().byte().numpy().tobytes()
-        self._go(explorer.opened(self.state, explorer.Picture(pixels)))
+    def _do_pick(self, index) -> None:
+        self._open(TestImage(int(index)))
 
-    def _pick(self, index) -> None:
-        self._go(explorer.opened(self.state, explorer.TestImage(int(index))))
-
-    def _sample(self, seed, temperature) -> None:
+    def _do_sample(self, seed, temperature) -> None:
         seed, temperature = int(seed), float(temperature)
         if not (0 <= seed < 2**31 and 0 <= temperature <= 3):
             raise ValueError("a seed is a whole number from 0, a temperature is from 0 to 3.")
-        self._go(explorer.opened(self.state, explorer.Sample(seed, temperature)))
+        self._open(states.Sample(seed, temperature))
 
-    def _model(self, name) -> None:
-        dataset = explorer.model(name).config.dataset
-        state = State(name, dataset, colours=self.state.colours)
-        self._go(replace(state, source=explorer.TestImage(0)))
+    def _do_model(self, name) -> None:
+        dataset = trees.model(name).config.dataset
+        self._go(State(name, dataset, TestImage(0), colours=self.state.colours))
 
-    def _dataset(self, name) -> None:
-        there = replace(self.state, dataset=name)
-        self._go(explorer.opened(there, explorer.TestImage(0)))
+    def _do_dataset(self, name) -> None:
+        self._go(opened(replace(self.state, dataset=name), TestImage(0)))
 
-    def _colours(self, name) -> None:
+    def _do_colours(self, name) -> None:
         if name not in plots.PALETTES:
             raise ValueError(f"colours are one of {', '.join(plots.PALETTES)}: got {name!r}.")
         self.history = replace(self.history, now=replace(self.state, colours=name))
 
-    def _select(self, path) -> None:
-        path = tuple(path)
-        explorer.level(self.state, path)
-        self.history = replace(self.history, now=replace(self.state, selected=path))
+    def _do_select(self, path) -> None:
+        self.history = replace(self.history, now=replace(self.state, selected=self._known(path)))
 
-    def _edit(self, what, path, arguments, gesture=None) -> None:
+    def _known(self, path) -> TreePath:
+        """A path that there is in the tree on show; else ValueError."""
+        edits.at(trees.tree(self.state), path)
+        return tuple(path)
+
+    def _do_edit(self, what, path, arguments, gesture=None) -> None:
         merge = gesture is not None and gesture == self._gesture
         arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-        new = explorer.edited(self.state, what, tuple(path), again=merge, **arguments)
+        new = trees.edited(self.state, what, tuple(path), again=merge, **arguments)
         self.history, self._gesture = self.history.then(new, merge), gesture
 
-    def _copy(self, path) -> dict:
-        explorer.level(self.state, tuple(path))
-        self._copied = self.state, tuple(path)
-        return {"copied": True}
+    def _do_copy(self, path) -> tuple[dict, list]:
+        self._copied = self.state, self._known(path)
+        return {"copied": True}, []
 
-    def _paste(self, path) -> None:
+    def _do_paste(self, path) -> None:
         if self._copied is None:
             raise ValueError("nothing is copied yet: select a part of any tree and copy it first.")
-        donor, donor_path = self._copied
-        self._go(
-            explorer.edited(
-                self.state, "transplant", tuple(path), donor=donor, donor_path=donor_path
-            )
-        )
+        donor, there = self._copied
+        self._go(trees.edited(self.state, "transplant", path, donor=donor, donor_path=there))
 
-    def _undo(self) -> None:
+    def _do_undo(self) -> None:
         self.history = self.history.undo()
 
-    def _redo(self) -> None:
+    def _do_redo(self) -> None:
         self.history = self.history.redo()
 
-    def _reset(self) -> None:
-        self._go(explorer.opened(self.state, self.state.source))
+    def _do_reset(self) -> None:
+        self._open(self.state.source)
 
-    def _open(self, point) -> None:
+    def _do_open(self, point) -> None:
         self._go(views.at_point(self.state, int(point)))
 
-    def _peek(self, point) -> dict:
+    def _do_peek(self, point) -> tuple[dict, list]:
         found = views.point(self.state, int(point))
         shown = views.picture(found, plots.PALETTES[self.state.colours])
-        return {"peek": {"point": point, "side": len(shown)}, "buffers": [shown.tobytes()]}
+        return {"peek": {"point": point, "side": len(shown)}}, [shown.tobytes()]
 
-    def _line(self, a, b) -> dict:
+    def _do_line(self, a, b) -> tuple[dict, list]:
         self._strip = views.strip(self.state, int(a), int(b))
-        pictures = [picture for _, picture in self._strip]
-        about = {"side": len(pictures[0]), "count": len(pictures)}
-        return {"strip": about, "buffers": [b"".join(p.tobytes() for p in pictures)]}
+        pictures = np.stack([picture for _, picture in self._strip])
+        about = {"side": pictures.shape[1], "count": len(pictures)}
+        return {"strip": about}, [pictures.tobytes()]
 
-    def _step(self, index) -> None:
+    def _do_step(self, index) -> None:
         if not 0 <= index < len(self._strip):
             raise ValueError("that strip is gone: drag another line on the map.")
-        self._go(explorer.opened(self.state, self._strip[index][0]))
+        self._open(self._strip[index][0])
 
-    def _code(self) -> dict:
-        return {"text": explorer.code(self.state)}
+    def _do_code(self) -> tuple[dict, list]:
+        return {"text": keep.code(self.state)}, []
 
-    def _save(self, kind) -> dict:
-        return {"file": f"tree.{kind}", "buffers": [explorer.export(self.state, kind)]}
-
-
-_EVENTS = {
-    name: getattr(Explorer, f"_{name}")
-    for name in (
-        "hello map draw upload pick sample model dataset colours select edit copy paste undo redo "
-        "reset open peek line step code save"
-    ).split()
-}
+    def _do_save(self, kind) -> tuple[dict, list]:
+        return {"file": f"tree.{kind}"}, [keep.export(self.state, kind)]
 
 
-def _plain(source: explorer.Source) -> dict[str, Any]:
+def _numbers(source: Source) -> dict[str, Any]:
     """What the page shows of a source: its numbers, without long lists."""
     return {k: v for k, v in vars(source).items() if isinstance(v, (int, float))}

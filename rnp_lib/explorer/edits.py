@@ -6,22 +6,36 @@ A *path* names a program by its children's numbers from the root down: () is the
 third child of the first child. Run them without gradients, as in `with torch.no_grad():`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rnp_lib.model.rnp import RNP
-from rnp_lib.model.transforms import affine, place
-from rnp_lib.model.tree import ProgramTree
+from rnp_lib.model.transforms import affine
+from rnp_lib.model.tree import ProgramTree, compose
 
-Path = tuple[int, ...]
+TreePath = tuple[int, ...]
 ACTION = ("scale_x", "scale_y", "rotation", "shear", "centre_x", "centre_y")  # in their order
 COPY_SHIFT = 0.3  # how far a copy's centre is from the original's, as an action
 
 
-def at(tree: ProgramTree, path: Path) -> ProgramTree:
+class Hidden(ProgramTree):
+    """A program that its parent's picture leaves out, whatever is put in its place."""
+
+    def cut(self, level: int) -> Tensor:
+        return torch.zeros_like(super().cut(level))
+
+
+def walk(tree: ProgramTree, path: TreePath = ()) -> Iterator[tuple[TreePath, ProgramTree]]:
+    """The programs of a tree with their paths, each before its children."""
+    yield path, tree
+    for t, child in enumerate(tree.children):
+        yield from walk(child, (*path, t))
+
+
+def at(tree: ProgramTree, path: TreePath) -> ProgramTree:
     """The program at `path`. Raises ValueError if the tree has none there."""
     node = tree
     for t in path:
@@ -31,13 +45,13 @@ def at(tree: ProgramTree, path: Path) -> ProgramTree:
     return node
 
 
-def hide(tree: ProgramTree, path: Path, hidden: bool = True) -> ProgramTree:
+def hide(tree: ProgramTree, path: TreePath, hidden: bool = True) -> ProgramTree:
     """Leave a program out of the drawing, or (hidden=False) take it in again."""
     node = _below_root(tree, path)
-    return _put(tree, path, replace(node, hidden=hidden))
+    return _put(tree, path, (Hidden if hidden else ProgramTree)(**vars(node)))
 
 
-def move(model: RNP, tree: ProgramTree, path: Path, **changes: float) -> ProgramTree:
+def move(model: RNP, tree: ProgramTree, path: TreePath, **changes: float) -> ProgramTree:
     """Change some of the numbers of a program's action, by their names in ACTION.
 
     Raises ValueError for another name or a number outside [-1, 1].
@@ -56,7 +70,9 @@ def move(model: RNP, tree: ProgramTree, path: Path, **changes: float) -> Program
     return _put(tree, path, replace(node, action=action, affine=matrix))
 
 
-def rewrite(model: RNP, tree: ProgramTree, path: Path, z: Tensor | Sequence[float]) -> ProgramTree:
+def rewrite(
+    model: RNP, tree: ProgramTree, path: TreePath, z: Tensor | Sequence[float]
+) -> ProgramTree:
     """Put another program z (|z|), or one for each of the batch, (B, |z|), in a program's place."""
     node = at(tree, path)
     z = torch.as_tensor(z).to(node.z).expand_as(node.z)
@@ -70,7 +86,7 @@ def rewrite(model: RNP, tree: ProgramTree, path: Path, z: Tensor | Sequence[floa
 
 
 def steer(
-    model: RNP, tree: ProgramTree, path: Path, direction: Tensor, to: float, mean: Tensor
+    model: RNP, tree: ProgramTree, path: TreePath, direction: Tensor, to: float, mean: Tensor
 ) -> ProgramTree:
     """Move a program along a line through its space.
 
@@ -90,7 +106,7 @@ def coordinates(z: Tensor, directions: Tensor, mean: Tensor) -> Tensor:
 
 
 def resample(
-    model: RNP, tree: ProgramTree, path: Path, seed: int, temperature: float = 1.0
+    model: RNP, tree: ProgramTree, path: TreePath, seed: int, temperature: float = 1.0
 ) -> ProgramTree:
     """Draw a program and all below it anew; it stays where it is.
 
@@ -106,20 +122,18 @@ def resample(
     return rewrite(model, tree, path, dreams.z)
 
 
-def duplicate(model: RNP, tree: ProgramTree, path: Path) -> ProgramTree:
+def duplicate(model: RNP, tree: ProgramTree, path: TreePath) -> ProgramTree:
     """Draw a program once more, a little to the side, as the last child of its parent."""
     node = _below_root(tree, path)
     parent = at(tree, path[:-1])
-    parts = torch.cat([parent.parts, _drawn(node, parent).unsqueeze(1)], 1)
-    parent = _add_up(parent, [*parent.children, node], parts)
-    tree = _put(tree, path[:-1], parent)
-    copy = (*path[:-1], len(parent.children) - 1)
+    tree = _put(tree, path[:-1], _drawn(parent, [*parent.children, node]))
+    copy = (*path[:-1], len(parent.children))
     centre = node.action[0, ACTION.index("centre_x")].item()
     beside = centre + (COPY_SHIFT if centre < 0 else -COPY_SHIFT)
     return move(model, tree, copy, centre_x=beside)
 
 
-def swap(tree: ProgramTree, path: Path, other: Path) -> ProgramTree:
+def swap(tree: ProgramTree, path: TreePath, other: TreePath) -> ProgramTree:
     """Exchange two programs of one level: each is drawn where the other was."""
     if path == other:
         raise ValueError("a program cannot be exchanged with itself: choose another one.")
@@ -127,7 +141,7 @@ def swap(tree: ProgramTree, path: Path, other: Path) -> ProgramTree:
     return transplant(transplant(tree, path, second), other, first)
 
 
-def transplant(tree: ProgramTree, path: Path, donor: ProgramTree) -> ProgramTree:
+def transplant(tree: ProgramTree, path: TreePath, donor: ProgramTree) -> ProgramTree:
     """Put a program of this or another tree, with all below it, in the place of one of its level.
 
     Raises ValueError if their levels or their sizes differ.
@@ -143,33 +157,29 @@ def transplant(tree: ProgramTree, path: Path, donor: ProgramTree) -> ProgramTree
     return _put(tree, path, _in_place_of(node, donor))
 
 
-def _below_root(tree: ProgramTree, path: Path) -> ProgramTree:
+def _below_root(tree: ProgramTree, path: TreePath) -> ProgramTree:
     if not path:
         raise ValueError("the root lies in no other program: choose one of its parts.")
     return at(tree, path)
 
 
 def _in_place_of(node: ProgramTree, new: ProgramTree) -> ProgramTree:
-    """`new` where `node` lies."""
-    return replace(new, action=node.action, affine=node.affine, hidden=node.hidden)
+    """`new` where `node` lies, and hidden if that is."""
+    return type(node)(**vars(new) | {"action": node.action, "affine": node.affine})
 
 
-def _put(tree: ProgramTree, path: Path, node: ProgramTree) -> ProgramTree:
+def _put(tree: ProgramTree, path: TreePath, node: ProgramTree) -> ProgramTree:
     """The tree with another program at `path`, and the pictures above it added up again."""
     if not path:
         return node
     t, *rest = path
-    children, parts = list(tree.children), tree.parts.clone()
+    children = list(tree.children)
     children[t] = _put(children[t], tuple(rest), node)
-    parts[:, t] = _drawn(children[t], tree)
-    return _add_up(tree, children, parts)
+    return _drawn(tree, children)
 
 
-def _drawn(child: ProgramTree, parent: ProgramTree) -> Tensor:
-    if child.hidden:
-        return torch.zeros_like(parent.canvas)
-    return place(child.canvas, child.affine, parent.canvas.shape[-1])
-
-
-def _add_up(tree: ProgramTree, children: list[ProgramTree], parts: Tensor) -> ProgramTree:
+def _drawn(tree: ProgramTree, children: list[ProgramTree]) -> ProgramTree:
+    """The program with other children."""
+    shown = [child.canvas * (not isinstance(child, Hidden)) for child in children]
+    parts = compose(torch.stack(shown, 1), children, tree.canvas.shape[-1])
     return replace(tree, children=children, parts=parts, canvas=parts.sum(1))

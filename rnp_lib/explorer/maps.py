@@ -1,7 +1,7 @@
 """Maps to wander on: where a model's programs of two levels lie, and how programs mostly vary.
 
-`rnp map NAME` makes the map of checkpoints/NAME.safetensors, `load` reads it. A map belongs to one
-checkpoint and to the images that were parsed for it, and says so.
+`rnp map NAME` makes the map of checkpoints/NAME.safetensors, `map_of` reads it. A map belongs to
+one checkpoint and to the images that were parsed for it, and says so.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor
 from rnp_lib import checkpoints, data
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import code_version, sha256
+from rnp_lib.model.batched import batched
 from rnp_lib.model.rnp import RNP
 
 FORMAT = "rnp-map-1"
@@ -64,9 +65,7 @@ def make(name: str | Path, n: int = 1_000, seed: int = 0) -> Path:
     Raises what loading the checkpoint and its data set raises, and ValueError for a model that has
     no programs.
     """
-    from rnp_lib.analysis import (
-        topography,  # scikit-learn takes seconds to import: only here it is used
-    )
+    from rnp_lib.analysis import topography  # here alone: scikit-learn takes seconds to import
 
     model = checkpoints.load(name)
     config = model.config
@@ -79,11 +78,13 @@ def make(name: str | Path, n: int = 1_000, seed: int = 0) -> Path:
     points = torch.from_numpy(topography.tsne(torch.cat([found.roots, found.parts]), seed))
     low, high = points.min(0).values, points.max(0).values
     at = (points - low) / (high - low).max()
-    levels = [
-        torch.cat([node.z for x in images.split(500) for node in model.parse(x).programs(level)])
-        for level in range(config.depth, -1, -1)
-    ]
-    axes = [_principal(z) for z in levels]
+
+    def by_level(x: Tensor) -> tuple[Tensor, ...]:
+        tree = model.parse(x)
+        levels = range(config.depth + 1)
+        return tuple(torch.stack([node.z for node in tree.programs(k)], 1) for k in levels)
+
+    axes = [_principal(z.flatten(0, 1)) for z in batched(by_level, images)]
     tensors = {
         "at": at.half(),
         "index": index.int(),
@@ -113,7 +114,7 @@ def _principal(z: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (v * s[:k, None] / (len(z) - 1) ** 0.5).float()
 
 
-def load(name: str | Path) -> Map:
+def map_of(name: str | Path) -> Map:
     """The map of a checkpoint.
 
     Raises:

@@ -25,7 +25,6 @@ class ProgramTree:
         patch: (B, 1, P, P), the program decoded directly, without its children; None at the root.
         children: the tau programs it calls, in order.
         parts: (B, tau, 1, H, W), each child's canvas drawn in this frame; None at a leaf.
-        hidden: left out of the parent's picture, where its part is zeros.
     """
 
     z: Tensor
@@ -35,7 +34,6 @@ class ProgramTree:
     patch: Tensor | None = None
     children: list["ProgramTree"] = field(default_factory=list)
     parts: Tensor | None = None
-    hidden: bool = False
 
     @property
     def level(self) -> int:
@@ -66,7 +64,7 @@ class ProgramTree:
                 return value.map(function)
             return [walk(item) for item in value] if isinstance(value, list) else value
 
-        return ProgramTree(**{f.name: walk(getattr(self, f.name)) for f in fields(self)})
+        return replace(self, **{f.name: walk(getattr(self, f.name)) for f in fields(self)})
 
     def programs(self, level: int) -> Iterator["ProgramTree"]:
         """The programs of a level, in drawing order: this one at its own, none above it."""
@@ -90,7 +88,8 @@ class ProgramTree:
         """The tree as text, exactly, for `from_json`: no model is needed to draw it again.
 
         Numbers are float32 with nine digits. Of a leaf its picture is written, of a program with
-        children its own `patch` and the side of its canvas, which is composed again.
+        children its own `patch` and the side of its canvas, which is composed again; `hidden` are
+        those whose part is blank, as where one was left out by hand.
         """
         return json.dumps({"format": FORMAT, "tree": _plain(self)})
 
@@ -110,11 +109,7 @@ class ProgramTree:
 def compose(pictures: Tensor, children: list[ProgramTree], size: int) -> Tensor:
     """Pictures (B, tau, C, P, P) drawn where the children lie, (B, tau, C, size, size)."""
     maps = torch.stack([child.affine for child in children], 1)
-    drawn = place(pictures, maps, size)
-    if any(child.hidden for child in children):
-        shown = torch.tensor([not child.hidden for child in children], device=drawn.device)
-        drawn = drawn * shown[:, None, None, None]
-    return drawn
+    return place(pictures, maps, size)
 
 
 def assemble(z: Tensor, children: list[ProgramTree], size: int) -> ProgramTree:
@@ -123,8 +118,8 @@ def assemble(z: Tensor, children: list[ProgramTree], size: int) -> ProgramTree:
     return ProgramTree(z=z, canvas=parts.sum(1), children=children, parts=parts)
 
 
-def _plain(tree: ProgramTree) -> dict[str, Any]:
-    """A tree as JSON holds it."""
+def _plain(tree: ProgramTree, shown: bool = True) -> dict[str, Any]:
+    """A tree as JSON holds it; not `shown` if its parent's picture has nothing of it."""
 
     def numbers(tensor: Tensor | None) -> list | None:
         if tensor is None:
@@ -137,7 +132,9 @@ def _plain(tree: ProgramTree) -> dict[str, Any]:
         return torch.tensor(nine, dtype=torch.float64).view(values.shape).tolist()
 
     plain = {name: numbers(getattr(tree, name)) for name in ("z", "action", "affine")}
-    plain |= {"hidden": tree.hidden, "children": [_plain(child) for child in tree.children]}
+    seen = [bool(part.any()) for part in tree.placed]
+    children = [_plain(*below) for below in zip(tree.children, seen, strict=True)]
+    plain |= {"hidden": not shown, "children": children}
     if tree.children:
         return plain | {"patch": numbers(tree.patch), "side": tree.canvas.shape[-1]}
     return plain | {"canvas": numbers(tree.canvas)}
@@ -156,13 +153,15 @@ def _unplain(plain: dict[str, Any]) -> ProgramTree:
             size not in (-1, given) for size, given in zip(sizes, value.shape[1:], strict=True)
         ):
             raise ValueError(f"{name} has the shape {tuple(value.shape)}")
-    found["hidden"] = bool(plain["hidden"])
     children = [_unplain(child) for child in plain["children"]]
     if children:
         side = plain["side"]
         if not isinstance(side, int) or not 1 <= side <= 4096:
             raise ValueError(f"side is {side!r}")
-        return replace(assemble(found.pop("z"), children, side), **found)
+        tree = assemble(found.pop("z"), children, side)
+        shown = torch.tensor([not child["hidden"] for child in plain["children"]])
+        parts = tree.parts * shown[:, None, None, None]
+        return replace(tree, parts=parts, canvas=parts.sum(1), **found)
     if "affine" in found:
         found["patch"] = found["canvas"]
     return ProgramTree(**found)

@@ -1,0 +1,121 @@
+"""From states to trees. What is read from files is kept, a few of each, and trees while in use."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnp_lib import checkpoints, data
+from rnp_lib.explorer import edits, maps, states
+from rnp_lib.explorer.edits import TreePath
+from rnp_lib.explorer.states import Edit, State
+from rnp_lib.model.rnp import RNP
+from rnp_lib.model.tree import ProgramTree
+
+BY_MODEL = ("move", "steer", "resample", "duplicate")  # functions of `edits` that run the model
+EDITS = (*BY_MODEL, "hide", "swap", "transplant")
+
+
+def edited(state: State, what: str, path: TreePath, again: bool = False, **arguments) -> State:
+    """The state after one more edit, which must be possible.
+
+    Args:
+        what: a function of `explorer.edits`, called with the path and `arguments`; "steer" takes
+            the number of one of the map's directions and the coordinate `to`, "transplant" the
+            `donor`, a State, and `donor_path`.
+        again: the edit takes the place of the last one, as while a slider is being moved.
+
+    Raises ValueError, in one sentence, for what cannot be done.
+    """
+    if what not in EDITS:
+        raise ValueError(f"an edit is one of {', '.join(EDITS)}: got {what!r}.")
+    before, most = state.edits[:-1] if again else state.edits, states.MOST_EDITS
+    if len(before) >= most:
+        raise ValueError(f"a tree takes {most} edits: save it, or start from another one.")
+    path = tuple(path)
+    new = replace(state, edits=(*before, Edit(what, path, tuple(arguments.items()))))
+    after = tree(new)  # now, not when it is drawn, so that what cannot be done changes nothing
+    if what != "duplicate":
+        return new
+    siblings = edits.at(after, path[:-1]).children
+    return replace(new, selected=(*path[:-1], len(siblings) - 1))
+
+
+@lru_cache(4)
+def model(name: str) -> RNP:
+    """The model of a state. Raises ValueError for one without programs."""
+    found = checkpoints.load(name)
+    if not isinstance(found, RNP):
+        raise ValueError(f"{name} has no programs to explore: choose another model.")
+    return found.requires_grad_(False)
+
+
+def images(state: State) -> tuple[Tensor, Tensor]:
+    """The test images (N, 1, S, S) and labels (N,) that can be picked."""
+    return _images(state.dataset, model(state.model).config.image_size)
+
+
+_images = lru_cache(4)(lambda dataset, size: data.load(dataset, "test", size))
+guide = lru_cache(4)(maps.map_of)  # the map of a model; raises what `map_of` raises
+
+
+def image(state: State) -> Tensor | None:
+    """The image (1, 1, S, S) that the tree was parsed from, or None if it was dreamt."""
+    match state.source:
+        case states.TestImage(index):
+            found, _ = images(state)
+            if not 0 <= index < len(found):
+                raise ValueError(
+                    f"{state.dataset} has the test images 0 to {len(found) - 1:,}: got {index:,}."
+                )
+            return found[index : index + 1]
+        case states.Picture(pixels):
+            size = model(state.model).config.image_size
+            if len(pixels) != size**2:
+                raise ValueError(f"the drawing was made for another model, not for {size} pixels.")
+            ink = np.frombuffer(pixels, np.uint8).astype(np.float32) / 255
+            return torch.from_numpy(ink).view(1, 1, size, size)
+    return None
+
+
+def tree(state: State) -> ProgramTree:
+    """The tree of a state, a batch of one. Raises ValueError for edits that cannot be made."""
+    return _tree(state.model, state.dataset, state.source, state.edits)
+
+
+@lru_cache(512)
+@torch.no_grad()
+def _tree(name: str, dataset: str, source: states.Source, done: tuple[Edit, ...]) -> ProgramTree:
+    if done:
+        *before, last = done
+        return _after(name, _tree(name, dataset, source, tuple(before)), last)
+    match source:
+        case states.Sample(seed, temperature):
+            return model(name).sample(1, seed, temperature)
+        case states.GivenProgram(z, level):
+            return model(name).decode(torch.tensor([z]), level)
+        case _:
+            return model(name).parse(image(State(name, dataset, source)))
+
+
+def _after(name: str, before: ProgramTree, edit: Edit) -> ProgramTree:
+    """A tree of the model `name` after one edit."""
+    arguments = dict(edit.arguments)
+    match edit.what:
+        case "steer":
+            found, number = guide(name), arguments["direction"]
+            level = edits.at(before, edit.path).level
+            if not 0 <= number < found.directions.shape[1]:
+                count = found.directions.shape[1]
+                raise ValueError(f"there are {count} directions: got {number}.")
+            arguments["direction"] = found.directions[level, number]
+            arguments["mean"] = found.mean[level]
+        case "transplant":
+            donor = arguments["donor"]
+            if donor.model != name:
+                raise ValueError(f"a part of a tree of {donor.model} cannot be drawn by {name}.")
+            arguments = {"donor": edits.at(tree(donor), arguments["donor_path"])}
+    first = (model(name),) if edit.what in BY_MODEL else ()
+    return getattr(edits, edit.what)(*first, before, edit.path, **arguments)
