@@ -8,8 +8,7 @@ The model reads config → transforms, hypernet, encoder → model → objective
 """
 
 from rnp_lib import data, plots
-from rnp_lib.analysis import metrics, reuse
-from rnp_lib.analysis import parsing as parts
+from rnp_lib.analysis import parsing, reuse
 from rnp_lib.checkpoints import load
 from rnp_lib.config import Config
 from rnp_lib.explorer import maps
@@ -27,9 +26,8 @@ __all__ = [
     "data",
     "load",
     "maps",
-    "metrics",
     "objective",
-    "parts",
+    "parsing",
     "plots",
     "records",
     "reuse",

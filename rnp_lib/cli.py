@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints, data, plots
-from rnp_lib.analysis import classifier, controls, metrics
+from rnp_lib.analysis import classifier, controls, parsing
 from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.report import report
@@ -146,14 +146,17 @@ def _write_plot(path: Path, figure: Figure) -> None:
 @commands.command("evaluate")
 @click.argument("checkpoint")
 @click.option("--data", "dataset", help="Data set or folder; what it was trained on if not given.")
+@click.option(
+    "--iwae", type=click.IntRange(0), default=0, help="Also the bound of so many samples."
+)
 @_json_option("Also write the scores and the model's history here.")
 @_plot_option("Also draw the parses of four test images here.")
-def evaluate_command(checkpoint, dataset, path, plot):
+def evaluate_command(checkpoint, dataset, iwae, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     model = checkpoints.load(checkpoint)
     dataset = dataset or model.config.dataset
     images, _ = data.load(dataset, "test", model.config.image_size)
-    scores = {"data": dataset, **metrics.evaluate(model, images)}
+    scores = {"data": dataset, **parsing.evaluate(model, images, iwae=iwae)}
     click.echo(json.dumps(scores, indent=1))
     if path:
         _write_json(path, {"numbers": scores, "model": checkpoints.metadata(checkpoint)})

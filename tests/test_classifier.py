@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from rnp_lib import checkpoints, data
 from rnp_lib.analysis import classifier
-from rnp_lib.analysis.classifier import Classifier, load_classifier, split, train_classifier
+from rnp_lib.analysis.classifier import Classifier, held_out, load_classifier, train_classifier
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.data.strokes import strokes
 
@@ -56,7 +56,7 @@ def test_training_draws_nothing_from_the_global_generator(drawn, tmp_path, monke
 def test_it_learns_and_is_judged_as_stored(trained, drawn):
     path, accuracy = trained[0]
     images, labels = drawn
-    _, validation = split("strokes", len(images))
+    validation = held_out("strokes", images, labels).validation
     assert len(validation) == 72
     guess = load_classifier(path).probabilities(images[validation]).argmax(1)
     assert (guess == labels[validation]).double().mean().item() == accuracy
@@ -72,6 +72,7 @@ def test_the_file_says_how_it_was_made(trained, drawn):
         "dataset": "strokes",
         "data_sha256": data.digest(*drawn),
         "validation_accuracy": accuracy,
+        "validation": "the last tenth",
         "validation_images": 72,
         "seed": 0,
         "epochs": 3,
@@ -129,9 +130,11 @@ def test_damaged_and_foreign_files_are_refused(trained, tmp_path):
 
 
 def test_omniglot_is_validated_on_two_drawers_of_every_character():
-    train, validation = split("omniglot", 60)  # three characters of 20 drawers
-    assert validation.tolist() == [9, 19, 29, 39, 49, 59]
-    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(60))
+    labels = torch.arange(3).repeat_interleave(20)
+    found = held_out("omniglot", torch.zeros(60, 1, 28, 28), labels)
+    assert found.validation.tolist() == [9, 19, 29, 39, 49, 59]
+    assert sorted([*found.train.tolist(), *found.validation.tolist()]) == list(range(60))
+    assert found.what == "2 of 20 drawers"
 
 
 LEAST = {"mnist": 0.985, "fashion": 0.9, "omniglot": 0.8}
@@ -146,7 +149,7 @@ def test_what_the_committed_classifiers_reach(name):
     _, about = checkpoints.read(path, classifier.FORMAT)
     images, labels = data.load(name, "train")
     assert about["data_sha256"] == data.digest(images, labels)
-    _, validation = split(name, len(images))
+    validation = held_out(name, images, labels).validation
     assert len(validation) == about["validation_images"]
     guess = load_classifier(name).probabilities(images[validation]).argmax(1)
     accuracy = (guess == labels[validation]).double().mean().item()

@@ -11,7 +11,7 @@ from PIL import Image
 
 import rnp_lib
 from rnp_lib import checkpoints, cli, data
-from rnp_lib.analysis import metrics
+from rnp_lib.analysis import parsing
 from rnp_lib.repro import readme
 
 
@@ -156,7 +156,7 @@ def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
     assert (code, err) == (0, "")
     scores = json.loads(out)
     images, _ = data.load(folder, "test", 16)
-    expected = metrics.evaluate(checkpoints.load("untrained.safetensors"), images)
+    expected = parsing.evaluate(checkpoints.load("untrained.safetensors"), images)
     assert scores == {"data": str(folder), **expected}
     failed(rnp("evaluate", "nothing"), "no checkpoint 'nothing'")
 

@@ -133,9 +133,9 @@ def test_along_holds_what_the_parts_draw_at_every_point(model, level, side):
     a, b = torch.randn(2, 3, 8)
     found = paths.along(model, a, b, 4, level)
     assert list(found) == list(plots_interpolation.LINES)
-    assert {layers.shape for layers in found.values()} == {(3, 4, 2, side, side)}
+    assert {layers.shape for layers in found.values()} == {(3, 4, 2, 1, side, side)}
     for kind, path in (("straight", paths.straight), ("spherical", paths.spherical)):
-        canvas = model.decode(path(a, b, 4)[1], level).canvas.clamp(0, 1).squeeze(1)
+        canvas = model.decode(path(a, b, 4)[1], level).canvas.clamp(0, 1)
         torch.testing.assert_close(found[kind][1].sum(1), canvas)
     faded = torch.lerp(found["straight"][:, 0], found["straight"][:, -1], 1 / 3)
     torch.testing.assert_close(found["pixels"][:, 1], faded)
@@ -148,10 +148,10 @@ def test_measure_reads_every_drawing_and_compares_it_with_the_ends(model):
     classifier.head.weight.data *= 10  # untrained, it would be sure of nothing
     for layer in classifier.modules():  # and its normalisation would see no difference
         layer.momentum = 1.0
-    classifier(drawn["straight"].sum(2).flatten(0, 1).unsqueeze(1))
+    classifier(drawn["straight"].sum(2).flatten(0, 1))
     found = paths.measure(model, classifier.eval(), a, b, 3)
     for kind, layers in drawn.items():
-        canvas = layers.sum(2, keepdim=True)
+        canvas = layers.sum(2)
         for k in range(3):
             share = legibility(classifier, canvas[:, k])["legible"]
             assert 0 < share < 1
@@ -196,7 +196,7 @@ def test_halfway_names_the_middle_of_the_paths():
     units = torch.arange(50).unsqueeze(1)
     found = paths.halfway(measured, units)
     assert (found["n"], found["straight_read"], found["straight_read_stderr"]) == (50, 1, 0)
-    mean, stderr = paths.summary(measured, units)["end"]["straight"]
+    mean, stderr = paths.by_quantity(measured, units)["end"]["straight"]
     assert found["straight_end"] == pytest.approx(mean[2].item())
     assert found["straight_end_stderr"] == pytest.approx(stderr[2].item())
     assert found["straight_evenness"] == pytest.approx(1 / 4)
@@ -213,7 +213,7 @@ def test_the_figure_has_a_strip_for_every_path_and_a_panel_for_every_quantity(mo
     a, b = torch.randn(2, 2, 8)
     strips = {level: paths.along(model, a, b, 4, k) for level, k in (("root", 2), ("part", 1))}
     measured = paths.measure(model, Classifier(10).eval(), a, b, 5)
-    summary = paths.summary(measured, torch.arange(2).unsqueeze(1))
+    summary = paths.by_quantity(measured, torch.arange(2).unsqueeze(1))
     figure = plots_interpolation.interpolation(strips, summary, "pairs of noise")
     figure.draw_without_rendering()
     drawn = [axes for axes in figure.axes if axes.images]

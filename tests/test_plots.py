@@ -7,6 +7,7 @@ import torch
 
 import rnp_lib as rnp
 from rnp_lib import plots
+from rnp_lib.model.transforms import place
 
 
 @pytest.fixture
@@ -83,10 +84,13 @@ def test_reuse_shows_each_copy_and_the_sum():
     ]
 
 
-@pytest.mark.parametrize(("tau", "below", "nodes"), [((3, 5), 2, 19), ((2, 2, 2), 2, 7)])
-def test_a_tree_has_a_picture_for_every_program_and_a_line_to_each_child(tau, below, nodes):
+@pytest.mark.parametrize(
+    ("tau", "until", "nodes"),
+    [((3, 5), None, 19), ((2, 2, 2), None, 7), ((2, 2, 2), 0, 15), ((3, 5), 1, 4), ((3,), None, 4)],
+)
+def test_a_tree_has_a_picture_for_every_program_and_a_line_to_each_child(tau, until, nodes):
     x = torch.rand(1, 1, 28, 28)
-    figure = plots.tree(x, rnp.RNP(rnp.Config(tau=tau)).parse(x), below)
+    figure = plots.tree(x, rnp.RNP(rnp.Config(tau=tau)).parse(x), until=until)
     assert len(figure.axes) == nodes + 1  # and the image
     assert len(figure.artists) == nodes - 1
     places = [axes.get_position() for axes in figure.axes]
@@ -97,15 +101,23 @@ def test_a_tree_has_a_picture_for_every_program_and_a_line_to_each_child(tau, be
     np.testing.assert_allclose(boxes, expected)
 
 
+def test_hidden_programs_are_pale_and_have_no_window(tree):
+    one = tree[:1]
+    shown, hidden = plots.tree(None, one), plots.tree(None, one, hidden={(1,), (0, 2)})
+    outlines = [[len(axes.patches) for axes in figure.axes[:4]] for figure in (shown, hidden)]
+    assert outlines == [[3, 5, 5, 5], [2, 4, 5, 5]]
+    for i, (plain, pale) in enumerate(zip(shown.axes, hidden.axes, strict=True)):
+        plain, pale = (axes.images[0].get_array() for axes in (plain, pale))
+        is_hidden = i in (2, 4 + 2)  # the second part, and the third sub-part of the first
+        np.testing.assert_allclose(pale, 1 - 0.3 * (1 - plain) if is_hidden else plain)
+
+
 def test_steps_add_one_part_after_the_other(tree):
     figure = plots.steps(tree)
     assert len(figure.axes) == 2 * 3
     first, last = (figure.axes[i].images[0].get_array() for i in (0, 2))
-    new = plots.coloured(
-        torch.stack(
-            [plots.place(s, tree.children[0].affine, 28) for s in tree.children[0].placed], 1
-        )
-    )
+    part = tree.children[0]
+    new = plots.coloured(torch.stack([place(s, part.affine, 28) for s in part.placed], 1))
     np.testing.assert_allclose(first, new[0], atol=1e-6)
     assert last.sum() < first.sum()  # more ink
 
@@ -123,7 +135,7 @@ def test_segments_have_the_colour_of_their_part_and_a_shade_each():
     parts = torch.tensor([[[0, 0, 1], [1, -1, -1]]])
     sub_parts = torch.tensor([[[3, 5, 6], [6, -1, -1]]])
     picture = plots.segments(parts, sub_parts)[0]
-    blue, red = (tuple(plots._rgb(colour)) for colour in plots.COLOURS[:2])
+    blue, red = (matplotlib.colors.to_rgb(colour) for colour in plots.COLOURS[:2])
     assert tuple(picture[0, 0]) == pytest.approx(blue)
     assert tuple(picture[0, 1]) == pytest.approx([0.3 * c + 0.7 for c in blue])  # its second
     assert tuple(picture[0, 2]) == tuple(picture[1, 0]) == pytest.approx(red)

@@ -10,7 +10,7 @@ import pytest
 
 from rnp_lib import checkpoints, data
 from rnp_lib.analysis import controls as transfer_controls
-from rnp_lib.analysis import metrics, transfer
+from rnp_lib.analysis import transfer
 from rnp_lib.analysis.controls import Trial
 from rnp_lib.config import Config
 from rnp_lib.files import ROOT
@@ -184,7 +184,7 @@ def test_the_record_is_what_the_checkpoint_scores(name):
     images, labels = data.load(name, "test")
     record = records.read(SCORED[name])
     assert record["data"][f"{name}/test"] == data.digest(images, labels)
-    for key, value in metrics.evaluate(checkpoints.load(name), images).items():
+    for key, value in parsing.evaluate(checkpoints.load(name), images).items():
         assert value == pytest.approx(record["numbers"][key], rel=1e-3), key
 
 

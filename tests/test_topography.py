@@ -9,6 +9,7 @@ import torch
 
 from rnp_lib import plots
 from rnp_lib.analysis import topography
+from rnp_lib.analysis.programs import draw
 from rnp_lib.analysis.topography import separation
 from rnp_lib.model.rnp import RNP
 from rnp_lib.plots import topography as plots_topography
@@ -68,14 +69,6 @@ def test_standardising_each_group_leaves_only_what_mean_and_scale_do_not_tell():
     assert separation([a, signs], each=True)["std_neighbours"] > 0.6
 
 
-def test_standardise_and_dimensions_that_never_vary():
-    z = blob([4.0, -2.0, 0.0], 40, 3.0)
-    z[:, 2] = 7
-    out = topography.standardise(z)
-    torch.testing.assert_close(out.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(out.std(0, correction=0), torch.tensor([1.0, 1, 0]))
-
-
 @pytest.mark.parametrize(
     "groups", [[blob([0.0, 0])], [blob([0.0], 1), blob([1.0], 1)], [blob([0.0], 2), blob([1.0], 3)]]
 )
@@ -84,9 +77,9 @@ def test_separation_needs_groups_and_vectors(groups):
         separation(groups)
 
 
-def test_split_keeps_every_vector_with_its_label():
+def test_by_label_keeps_every_vector_with_its_label():
     z = torch.arange(5.0)[:, None]
-    groups = topography.split(z, torch.tensor([7, 2, 7, 2, 9]))
+    groups = topography.by_label(z, torch.tensor([7, 2, 7, 2, 9]))
     assert [group.flatten().tolist() for group in groups] == [[1, 3], [0, 2], [4]]
 
 
@@ -108,36 +101,20 @@ def test_readout_of_separable_and_of_meaningless_labels():
 
 def test_programs_are_those_of_the_parse(model):
     images = torch.rand(520, 1, 16, 16)  # more than are parsed at a time
-    found = topography.programs(model, images)
+    found = topography.roots_and_parts(model, images)
     with torch.no_grad():
         tree = model.parse(images)
     torch.testing.assert_close(found.roots, tree.z)
-    torch.testing.assert_close(topography.encode(model, images), tree.z)
     assert set(found.turns.tolist()) == {0, 1}
     for turn, child in enumerate(tree.children):
         mine = found.turns == turn
         torch.testing.assert_close(found.parts[mine], child.z[mine])
-        drawn = topography.draw(model, found.parts[mine][:8], 1)
-        torch.testing.assert_close(drawn, child.canvas[mine][:8])
-    torch.testing.assert_close(topography.draw(model, found.roots[:8], 2), tree.canvas[:8])
-    assert torch.equal(topography.programs(model, images).turns, found.turns)
-    assert not torch.equal(topography.programs(model, images, 1).turns, found.turns)
-
-
-def test_untrained_has_the_configuration_and_its_own_weights(model):
-    before = torch.get_rng_state()
-    control, again = topography.untrained(model, 0), topography.untrained(model, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert control.config == model.config
-    assert not control.training
-    pairs = list(zip(control.parameters(), again.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    pairs = list(zip(control.parameters(), model.parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in pairs)
+    assert torch.equal(topography.roots_and_parts(model, images).turns, found.turns)
+    assert not torch.equal(topography.roots_and_parts(model, images, 1).turns, found.turns)
 
 
 def test_topography_has_a_row_for_levels_turns_and_classes(model):
-    found = topography.programs(model, torch.rand(60, 1, 16, 16))
+    found = topography.roots_and_parts(model, torch.rand(60, 1, 16, 16))
     labels = torch.arange(60) % 3
     scores = topography.topography(found, labels)
     assert {what: row["n"] for what, row in scores.items()} == {
@@ -194,15 +171,13 @@ def test_tsne_keeps_neighbours_and_is_repeatable():
 
 @pytest.fixture
 def levels(model):
-    found = topography.programs(model, torch.rand(300, 1, 16, 16))
+    found = topography.roots_and_parts(model, torch.rand(300, 1, 16, 16))
     at = np.random.default_rng(0).normal(size=(2, 300, 2)) + [[[0, 0]], [[1, 5]]]
     groups = (np.arange(300) % 3, found.turns.numpy())
     names = (["a", "b", "c"], ["part 1", "part 2"])
     shown = np.arange(12)
     return [
-        plots_topography.Level(
-            at[i], groups[i], names[i], shown, topography.draw(model, z[shown], 2 - i)
-        )
+        plots_topography.Level(at[i], groups[i], names[i], shown, draw(model, z[shown], 2 - i))
         for i, z in enumerate((found.roots, found.parts))
     ]
 

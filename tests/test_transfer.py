@@ -13,6 +13,7 @@ import torch
 from rnp_lib import checkpoints, cli, data, plots
 from rnp_lib.analysis import controls, reuse, transfer
 from rnp_lib.analysis.controls import CONDITIONS, SHOTS, Trial
+from rnp_lib.analysis.programs import of_level
 from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import sha256
@@ -523,7 +524,7 @@ def test_the_nearest_part_is_found():
 @torch.no_grad()
 def test_a_tree_with_its_own_parts_is_itself_and_with_others_is_not(model, images):
     tree = model.parse(images[:6])
-    parts = reuse.part_programs(model, images[:6])
+    parts = of_level(model, images[:6], 1)
     assert parts.shape == (6, 2, 8)
     torch.testing.assert_close(reuse.with_parts(model, tree, parts), tree.parts)
     other = reuse.with_parts(model, tree, parts.flip(0))
@@ -535,7 +536,7 @@ def test_a_tree_with_its_own_parts_is_itself_and_with_others_is_not(model, image
 
 def test_scores_of_reuse_by_hand(model, images):
     """Images among the known ones borrow their own parts; others lose by it, and by chance more."""
-    known = reuse.part_programs(model, images[:40])
+    known = of_level(model, images[:40], 1)
     labels = torch.arange(40) % 2 * 3
     scores = reuse.reuse_scores(model, images[:40:2], known, labels)
     assert scores["sse_borrowed"] == pytest.approx(scores["sse"], rel=1e-5)

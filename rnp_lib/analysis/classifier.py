@@ -138,9 +138,8 @@ def train_classifier(dataset: str, path: str | Path, seed: int = 0, seen: int = 
         order = train[torch.randperm(len(train), generator=generator)]
         for batch in order[: steps * BATCH].split(BATCH):
             # A little turned, sheared, scaled and moved (by up to 2 of 28 pixels).
-            seen_now = jitter(images[batch], 0.15, generator, mode="bilinear")
-            logits = classifier(seen_now)
-            loss = F.cross_entropy(logits, labels[batch])
+            x = jitter(images[batch], 0.15, generator, mode="bilinear")
+            loss = F.cross_entropy(classifier(x), labels[batch])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

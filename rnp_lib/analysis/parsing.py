@@ -4,6 +4,8 @@ A `level` is K at the root and 0 at the leaves. The root's children are its part
 sub-parts; whatever lies deeper is measured only by its windows.
 """
 
+import itertools
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -125,13 +127,11 @@ def evaluate(
     scores = {"n": len(images)} | mean_and_error("sse", rows[:, 0])
     scores |= {"mse": sse / images[0].numel(), "sse_parts": parts, "sse_blank": blank, "kl": kl}
     generator = torch.Generator().manual_seed(seed)
-    for name, bound, count in (
-        ("elbo", likelihood.elbo, samples),
-        ("iwae", likelihood.iwae, iwae),
-    ):
-        if count:
-            weights = likelihood.log_weights(model, images, count, generator)
-            scores |= mean_and_error(name, bound(weights)) | {f"{name}_samples": count}
+    bounds = [("elbo", likelihood.elbo, samples)]
+    bounds += [("iwae", likelihood.iwae, iwae)] if iwae else []
+    for name, bound, count in bounds:
+        weights = likelihood.log_weights(model, images, count, generator)
+        scores |= mean_and_error(name, bound(weights)) | {f"{name}_samples": count}
     return scores | {f"ink_part_{t + 1}": s for t, s in enumerate(shares.mean(0).tolist())}
 
 
@@ -157,10 +157,11 @@ def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
         levels = range(tree.level - 1, -1, -1)
         rises = [removal_rise(tree, x, level) for level in levels[: len(parts)]]
         sides = [windows(tree, level).amax((1, 2)) for level in levels]
-        return share * ink, ink, torch.stack(sides, 1), *inks, *rises
+        pairs = zip(inks, rises, strict=True)
+        return share * ink, ink, torch.stack(sides, 1), *itertools.chain(*pairs)
 
     in_main, ink, sides, *rest = batched(measure, images)
-    names = [f"{what}_{part}" for what in ("ink", "removal_rise") for part in parts]
+    names = [f"{what}_{part}" for part in parts for what in ("ink", "removal_rise")]
     means = {name: found.double().mean(0) for name, found in zip(names, rest, strict=True)}
     in_main, ink = in_main.mean(0), ink.mean(0)
     scores = {"n": len(images), "pieces": (in_main.sum() / ink.sum().clamp_min(1e-6)).item()}

@@ -46,13 +46,6 @@ def roots_and_parts(model: RNP, images: Tensor, seed: int = 0) -> RootsAndParts:
     return RootsAndParts(roots.cpu(), parts.cpu()[torch.arange(len(parts)), turns], turns)
 
 
-def untrained(model: RNP, seed: int = 0) -> RNP:
-    """A model of the same configuration and device, with the weights that `seed` starts it with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return RNP(model.config).to(next(model.parameters()).device).eval()
-
-
 def of_classes(labels: Tensor, n: int) -> Tensor:
     """Indices of all items of n classes (or of all classes, if fewer) evenly spaced among them."""
     chosen = torch.from_numpy(spaced(labels.unique().numpy(), n))
@@ -62,11 +55,6 @@ def of_classes(labels: Tensor, n: int) -> Tensor:
 def spaced(items: np.ndarray, n: int) -> np.ndarray:
     """n of the items, or all if there are fewer, in even steps from the first to the last."""
     return items[np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
-
-
-def standardise(z: Tensor) -> Tensor:
-    """Every dimension of z (N, D) to mean 0 and variance 1; one that never varies, to 0."""
-    return torch.from_numpy(StandardScaler().fit_transform(z.numpy()))
 
 
 def separation(groups: Sequence[Tensor], each: bool = False) -> dict[str, float]:
@@ -87,7 +75,10 @@ def separation(groups: Sequence[Tensor], each: bool = False) -> dict[str, float]
     """
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     raw = torch.cat(list(groups))
-    standard = torch.cat([standardise(g) for g in groups]) if each else standardise(raw)
+    together = groups if each else [raw]
+    standard = torch.from_numpy(
+        np.concatenate([StandardScaler().fit_transform(z) for z in together])
+    )
     scores = {"n": len(raw)}
     for name, z in (("raw", raw), ("std", standard)):
         scores[f"{name}_silhouette"] = float(silhouette_score(z, labels))

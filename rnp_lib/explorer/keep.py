@@ -76,7 +76,7 @@ def export(state: State, kind: str, dpi: int = 200) -> bytes:
         return tree.to_json().encode()
     hidden = {path for path, node in edits.walk(tree) if isinstance(node, edits.Hidden)}
     colours = plots.PALETTES[state.colours]
-    figure = plots.tree(trees.image(state), tree, tree.level, colours, hidden)
+    figure = plots.tree(trees.image(state), tree, until=0, colours=colours, hidden=hidden)
     file = io.BytesIO()
     # No date and no version: the same tree is the same file.
     clean = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

@@ -74,7 +74,7 @@ def make(name: str | Path, n: int = 1_000, seed: int = 0) -> Path:
     images, labels = data.load(config.dataset, "test", config.image_size)
     index = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]
     images, labels = images[index], labels[index]
-    found = topography.programs(model, images, seed)
+    found = topography.roots_and_parts(model, images, seed)
     points = torch.from_numpy(topography.tsne(torch.cat([found.roots, found.parts]), seed))
     low, high = points.min(0).values, points.max(0).values
     at = (points - low) / (high - low).max()

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from rnp_lib.model.tree import ProgramTree
-from rnp_lib.plots import COLOURS, STYLE, coloured, grey
+from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey
 
 WIDTH = 8  # inches
 PAD = 0.04  # white around a picture, in sides of a picture
@@ -34,21 +34,21 @@ def _sheet(axes: Axes, rows: list[np.ndarray], columns: int) -> tuple[float, flo
     return right, bottom
 
 
+@plt.rc_context(STYLE)
 def _sheets(blocks: dict[str, list[np.ndarray]], columns: int, below: float = 0.02) -> Figure:
     """One sheet for each title, side by side, with `below` inches of white under them."""
     margin, title_height = 0.02, 0.28  # inches
     width = (WIDTH - 2 * margin - (len(blocks) - 1) * 0.22) / len(blocks)
-    with plt.rc_context(STYLE):
-        figure = plt.figure()
-        every = [figure.add_axes((0, 0, 1, 1), label=title) for title in blocks]
-        extents = [_sheet(*pair, columns) for pair in zip(every, blocks.values(), strict=True)]
-        heights = [width * bottom / right for right, bottom in extents]
-        total = max(heights) + title_height + below
-        figure.set_size_inches(WIDTH, total)
-        for i, (axes, title, height) in enumerate(zip(every, blocks, heights, strict=True)):
-            place = (margin + i * (width + 0.22), total - title_height - height, width, height)
-            axes.set_position(np.array(place) / np.tile((WIDTH, total), 2))
-            axes.set_title(title)
+    figure = plt.figure()
+    every = [figure.add_axes((0, 0, 1, 1), label=title) for title in blocks]
+    extents = [_sheet(*pair, columns) for pair in zip(every, blocks.values(), strict=True)]
+    heights = [width * bottom / right for right, bottom in extents]
+    total = max(heights) + title_height + below
+    figure.set_size_inches(WIDTH, total)
+    for i, (axes, title, height) in enumerate(zip(every, blocks, heights, strict=True)):
+        place = (margin + i * (width + 0.22), total - title_height - height, width, height)
+        axes.set_position(np.array(place) / np.tile((WIDTH, total), 2))
+        axes.set_title(title)
     return figure
 
 
@@ -72,6 +72,7 @@ def neighbours(pairs: dict[str, tuple[Tensor, Tensor]]) -> Figure:
     return _sheets(blocks, columns=max(len(images) for images, _ in pairs.values()))
 
 
+@plt.rc_context(STYLE)
 def program_space(
     stds: dict[str, tuple[Tensor, Tensor]], distances: dict[str, dict[str, Tensor]]
 ) -> Figure:
@@ -83,27 +84,26 @@ def program_space(
             standard deviations, (|z|,) each; their squares add up to the aggregate's variance.
         distances: for each title, distances (N,) of the programs of some sources, by their names.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2, len(stds), figsize=(WIDTH, 4.2), squeeze=False, layout="constrained"
-        )
-        for (above, below), title in zip(axes.T, stds, strict=True):
-            means, noise = (std.cpu().numpy() for std in stds[title])
-            order = np.argsort(-means)
-            above.axhline(1, color="0.6", linewidth=1, linestyle="--", label="prior")
-            above.plot(np.hypot(means, noise)[order], color="k", label="all posteriors together")
-            above.plot(means[order], color=COLOURS[0], label="posterior means")
-            above.plot(noise[order], color=COLOURS[3], label="one image's posterior")
-            above.set(title=title, xlabel="dimension of $z^2$, sorted", ylim=0)
-            every = {source: d.cpu().numpy() for source, d in distances[title].items()}
-            bins = np.histogram_bin_edges(np.concatenate([*every.values()]), 40)
-            for colour, (source, d) in zip(SOURCES, every.items(), strict=True):
-                below.hist(d, bins, histtype="step", color=colour, linewidth=1.3, label=source)
-            below.set(xlabel="distance to training programs", yticks=[])
-        axes[0, 0].set_ylabel("standard deviation")
-        axes[1, 0].set_ylabel("programs")
-        for cell, where in zip(axes[:, 0], ("upper", "lower"), strict=True):
-            handles, labels = cell.get_legend_handles_labels()
-            place = {"loc": f"outside {where} center", "ncols": len(labels)}
-            figure.legend(handles, labels, frameon=False, **place)
+    figure, axes = plt.subplots(
+        2, len(stds), figsize=(WIDTH, 4.2), squeeze=False, layout="constrained"
+    )
+    for (above, below), title in zip(axes.T, stds, strict=True):
+        means, noise = (std.cpu().numpy() for std in stds[title])
+        order = np.argsort(-means)
+        above.axhline(1, color="0.6", linewidth=1, linestyle="--", label="prior")
+        above.plot(np.hypot(means, noise)[order], color="k", label="all posteriors together")
+        above.plot(means[order], color=COLOURS[0], label="posterior means")
+        above.plot(noise[order], color=COLOURS[3], label="one image's posterior")
+        above.set(title=title, xlabel="dimension of $z^2$, sorted", ylim=0)
+        every = {source: d.cpu().numpy() for source, d in distances[title].items()}
+        bins = np.histogram_bin_edges(np.concatenate([*every.values()]), 40)
+        for colour, (source, d) in zip(SOURCES, every.items(), strict=True):
+            below.hist(d, bins, histtype="step", color=colour, linewidth=1.3, label=source)
+        below.set(xlabel="distance to training programs", yticks=[])
+    axes[0, 0].set_ylabel("standard deviation")
+    axes[1, 0].set_ylabel("programs")
+    for cell, where in zip(axes[:, 0], ("upper", "lower"), strict=True):
+        handles, labels = cell.get_legend_handles_labels()
+        place = {"loc": f"outside {where} center", "ncols": len(labels)}
+        figure.legend(handles, labels, frameon=False, **place)
     return figure

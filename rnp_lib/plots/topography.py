@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rnp_lib.plots import COLOURS, STYLE, grey, show
+from rnp_lib.plots.base import COLOURS, STYLE, grey, show
 
 GROUPS = (*COLOURS, "#7f7f7f", "#bcbd22")
 DARK = "0.15"
@@ -33,28 +33,28 @@ class Level:
     pictures: Tensor
 
 
+@plt.rc_context(STYLE)
 def topography(roots: Level, parts: Level) -> Figure:
     """Figure 4a: the map with parts in colour, and the roots' region of it enlarged, in colour too.
 
     A picture stands near its program where it hides few others, in the colour of its group.
     """
-    with plt.rc_context(STYLE):
-        figure, (whole, zoom) = plt.subplots(
-            1, 2, figsize=(2 * PANEL + 0.2, PANEL + 0.6), layout="constrained"
-        )
-        everything = np.concatenate([roots.at, parts.at])
-        _panel(whole, everything)
-        _panel(zoom, roots.at)
-        dots = {"s": 6 if len(everything) < 2_000 else 3, "linewidths": 0, "rasterized": True}
-        whole.scatter(*roots.at.T, color=DARK, **dots)
-        zoom.scatter(*parts.at.T, color="0.8", **dots)
-        _level(whole, parts, everything, dots, {"whole": DARK})
-        _level(zoom, roots, everything, dots, {})
-        region = zoom.viewLim
-        frame = plt.Rectangle(region.min, *region.size, fill=False, edgecolor="0.4", linewidth=0.8)
-        whole.add_patch(frame)
-        whole.set_title("wholes, $z^2$, and parts, $z^1$, by turn")
-        zoom.set_title("framed region enlarged: wholes, $z^2$, by class")
+    figure, (whole, zoom) = plt.subplots(
+        1, 2, figsize=(2 * PANEL + 0.2, PANEL + 0.6), layout="constrained"
+    )
+    everything = np.concatenate([roots.at, parts.at])
+    _panel(whole, everything)
+    _panel(zoom, roots.at)
+    dots = {"s": 6 if len(everything) < 2_000 else 3, "linewidths": 0, "rasterized": True}
+    whole.scatter(*roots.at.T, color=DARK, **dots)
+    zoom.scatter(*parts.at.T, color="0.8", **dots)
+    _level(whole, parts, everything, dots, {"whole": DARK})
+    _level(zoom, roots, everything, dots, {})
+    region = zoom.viewLim
+    frame = plt.Rectangle(region.min, *region.size, fill=False, edgecolor="0.4", linewidth=0.8)
+    whole.add_patch(frame)
+    whole.set_title("wholes, $z^2$, and parts, $z^1$, by turn")
+    zoom.set_title("framed region enlarged: wholes, $z^2$, by class")
     return figure
 
 
@@ -131,6 +131,7 @@ def _room(points: np.ndarray, others: np.ndarray, side: float, axes: Axes) -> np
     return found
 
 
+@plt.rc_context(STYLE)
 def blocks(roots: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> Figure:
     """Figure 4b: every cluster a block of pictures, each (n, 1, H, W), of some of its members.
 
@@ -142,22 +143,21 @@ def blocks(roots: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> Figure
     titles = ["wholes, $z^2$", *(f"parts, $z^1$, turn {t + 1}" for t in range(len(parts)))]
     colours = [DARK, *(COLOURS[t % len(COLOURS)] for t in range(len(parts)))]
     rows = max(map(len, columns))
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            rows,
-            len(columns),
-            figsize=(2 * len(columns), 1.55 * rows + 0.2),
-            dpi=80,  # on screen: at 100, a notebook that holds this figure is half as large again
-            layout="constrained",
-            squeeze=False,
-        )
-        for cells, column, title, colour in zip(grid.T, columns, titles, colours, strict=True):
-            cells[0].set_title(title)
-            for axes, pictures in zip(cells, column, strict=False):
-                show(axes, _mosaic(pictures), colour)
-                axes.spines[:].set(linewidth=1.6)
-            for axes in cells[len(column) :]:
-                axes.axis("off")
+    figure, grid = plt.subplots(
+        rows,
+        len(columns),
+        figsize=(2 * len(columns), 1.55 * rows + 0.2),
+        dpi=80,  # on screen: at 100, a notebook that holds this figure is half as large again
+        layout="constrained",
+        squeeze=False,
+    )
+    for cells, column, title, colour in zip(grid.T, columns, titles, colours, strict=True):
+        cells[0].set_title(title)
+        for axes, pictures in zip(cells, column, strict=False):
+            show(axes, _mosaic(pictures), colour)
+            axes.spines[:].set(linewidth=1.6)
+        for axes in cells[len(column) :]:
+            axes.axis("off")
     return figure
 
 

@@ -1,0 +1,89 @@
+"""What all figures share: their style, the colours of turns, and how pictures are shown."""
+
+from collections.abc import Collection
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from rnp_lib.model.tree import ProgramTree
+
+# The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
+# For colour-blind readers: P. Tol's "bright" scheme (2021), in an order whose first four dichromats
+# of every kind can tell from one another.
+SAFE = ("#4477aa", "#ee6677", "#66ccee", "#ccbb44", "#228833", "#aa3377", "#bbbbbb", "#000000")
+PALETTES = {"paper": COLOURS, "colour-blind": SAFE}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "figure.dpi": 75,
+    "image.interpolation": "nearest",
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,
+}
+
+
+def turn_colour(t: int, colours: tuple[str, ...] = COLOURS) -> str:
+    """The colour of a program's t-th child, from 0."""
+    return colours[t % len(colours)]
+
+
+def grey(canvas: Tensor) -> np.ndarray:
+    """Canvases (B, 1, H, W) as dark ink on white, (B, H, W, 3) in [0, 1]."""
+    paper = 1 - canvas.detach().cpu().clamp(0, 1)
+    return paper.movedim(1, -1).expand(-1, -1, -1, 3).numpy()
+
+
+def coloured(parts: Tensor, colours: tuple[str, ...] = COLOURS) -> np.ndarray:
+    """Placed parts (B, τ, 1, H, W), each in the colour of its turn, on white, (B, H, W, 3).
+
+    Where parts overlap their inks mix; an ink above 1 counts as 1.
+    """
+    ink = parts.detach().cpu().clamp(0, 1).squeeze(2).movedim(1, -1)  # (B, H, W, τ)
+    shade = 1 - torch.tensor([to_rgb(turn_colour(t, colours)) for t in range(parts.shape[1])])
+    return (1 - (ink @ shade).clamp(0, 1)).numpy()
+
+
+def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure of `width` by `height` inches and its axes (rows, columns)."""
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+
+
+def show(axes: Axes, picture: np.ndarray, border: str = "0.75") -> None:
+    """One picture (H, W, 3) in axes without ticks."""
+    axes.imshow(picture)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(edgecolor=border)
+
+
+def outline(axes: Axes, corners: np.ndarray, colour: str) -> None:
+    """A window given by its corners (4, 2), in pixels of the picture in `axes`."""
+    axes.fill(*corners.T, fill=False, edgecolor=colour, linewidth=1)
+
+
+def corners(child: ProgramTree, size: int) -> np.ndarray:
+    """The corners of a child's window in its parent's canvas of side `size`, pixels, (B, 4, 2)."""
+    frame = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
+    return ((child.affine.detach().cpu() @ frame).mT.add(1) / 2 * (size - 1)).numpy()
+
+
+def outline_children(
+    axes: Axes,
+    tree: ProgramTree,
+    margin: float,
+    colours: tuple[str, ...] = COLOURS,
+    hidden: Collection[int] = (),
+) -> None:
+    """The windows of the children of one image's tree in `axes` that show its canvas, but for the
+    turns in `hidden`, with room of `margin` pixels around the canvas."""
+    size = tree.canvas.shape[-1]
+    for t, child in enumerate(tree.children):
+        if t not in hidden:
+            outline(axes, corners(child, size)[0], turn_colour(t, colours))
+    low, high = -0.5 - margin, size - 0.5 + margin
+    axes.set(xlim=(low, high), ylim=(high, low))

@@ -1,0 +1,197 @@
+"""Scores and bounds against a slow recomputation, and where log p(x) is known."""
+
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
+
+from rnp_lib.analysis import likelihood
+from rnp_lib.analysis.parsing import evaluate, ink_share
+from rnp_lib.model import build
+from rnp_lib.model.rnp import RNP
+from rnp_lib.model.transforms import place
+from rnp_lib.model.tree import ProgramTree
+
+
+@pytest.fixture(scope="module", params=[(2, 3), (3,)], ids=["two levels", "one level"])
+def model(request):
+    torch.manual_seed(0)
+    images = (160,) * len(request.param)
+    return RNP(tiny.config(tau=request.param, images=images)).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(503, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def slow_scores(model, x):
+    """The scores of one image (1, 1, H, W), from distributions and sums over children."""
+    q = model.encode(x)
+    tree = model.decode(q.mean)
+    parts = sum(place(child.patch, child.affine, x.shape[-1]) for child in tree.children)
+    ink = torch.stack([placed.sum() for placed in tree.placed])
+    return {
+        "sse": ((tree.canvas - x) ** 2).sum(),
+        "mse": ((tree.canvas - x) ** 2).mean(),
+        "sse_parts": ((parts - x) ** 2).sum(),
+        "sse_blank": (x**2).sum(),
+        "kl": kl_divergence(q, Normal(0.0, 1.0)).sum(),
+        **{f"ink_part_{t + 1}": share for t, share in enumerate(ink / ink.sum())},
+    }
+
+
+def test_scores_are_those_of_the_slow_way_averaged(model, images):
+    scores = evaluate(model, images, samples=1)
+    assert scores.pop("elbo_samples") == 1
+    del scores["elbo"], scores["elbo_stderr"]  # as below
+    slow = [slow_scores(model, x[None]) for x in images]
+    assert scores.pop("n") == 503
+    sse = torch.stack([row["sse"] for row in slow]).double()
+    assert scores.pop("sse_stderr") == pytest.approx(sse.std().item() / 503**0.5, rel=1e-4)
+    assert scores.keys() == slow[0].keys()
+    for name, value in scores.items():
+        expected = torch.stack([row[name] for row in slow]).double().mean().item()
+        assert value == pytest.approx(expected, rel=1e-4), name
+
+
+def test_ink_shares_sum_to_one(model, images):
+    tau = model.config.tau[0]
+    shares = ink_share(model.parse(images[:20]))
+    assert shares.shape == (20, tau)
+    assert (shares >= 0).all()
+    torch.testing.assert_close(shares.sum(1), torch.ones(20))
+    scores = evaluate(model, images)
+    assert sum(scores[f"ink_part_{t + 1}"] for t in range(tau)) == pytest.approx(1, abs=1e-5)
+
+
+def test_ink_share_counts_what_each_child_draws():
+    one = torch.zeros(1, 1, 4, 4)
+    one[..., 0, :3] = 1.0  # 3 of ink, beside 1 and none
+    two, none = torch.zeros_like(one), torch.zeros_like(one)
+    two[..., 3, 3] = 1.0
+    tree = ProgramTree(
+        z=torch.zeros(1, 2), canvas=one + two, parts=torch.stack([one, two, none], 1)
+    )
+    torch.testing.assert_close(ink_share(tree), torch.tensor([[0.75, 0.25, 0.0]]))
+    blank = dataclasses.replace(tree, parts=torch.stack([none, none, none], 1))
+    torch.testing.assert_close(ink_share(blank), torch.zeros(1, 3))
+
+
+def test_scores_need_no_gradient_and_leave_the_model_alone(model, images):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate(model, images[:10])
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_plain_vae_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="a plain VAE has no parts to score"):
+        evaluate(build(tiny.config(model="vae")), torch.zeros(2, 1, 16, 16))
+
+
+# ---- bounds --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def slow_weights(model, x, samples):
+    """log p(x, z) / q(z | x) of new samples for one image (1, 1, H, W), in NumPy: (samples,)."""
+    q, sigma2 = model.encode(x), model.config.sigma2
+    mean, std = q.mean[0].double().numpy(), q.stddev[0].double().numpy()
+    noise = np.random.default_rng(0).normal(size=(samples, len(mean)))
+    canvas = model.decode(torch.from_numpy(mean + std * noise).float()).canvas.double().numpy()
+    squares = np.square(canvas - x.numpy()).sum((1, 2, 3)) / sigma2
+    likelihood = -0.5 * (squares + x.numel() * np.log(2 * np.pi * sigma2))
+    prior = -0.5 * (np.square(mean + std * noise) + np.log(2 * np.pi)).sum(1)
+    posterior = -0.5 * (np.square(noise) + np.log(2 * np.pi * np.square(std))).sum(1)
+    return likelihood + prior - posterior
+
+
+def test_the_bounds_are_those_of_samples_drawn_and_weighed_the_slow_way(model, images):
+    few = images[:3]
+    weights = likelihood.log_weights(model, few, 1_000, torch.Generator().manual_seed(0))
+    assert weights.shape == (3, 1_000)
+    for x, found in zip(few, weights, strict=True):
+        slow = slow_weights(model, x[None], 1_000)
+        noise = slow.std() * (2 / 1_000) ** 0.5  # of the difference of two such means
+        assert found.mean().item() == pytest.approx(slow.mean(), abs=5 * noise)
+        assert found.std().item() == pytest.approx(slow.std(), rel=0.2)
+
+
+def test_the_elbo_is_of_samples_and_not_of_the_posterior_mean(model, images):
+    few = images[:50]
+    scores = evaluate(model, few)
+    assert scores["elbo_samples"] == 10
+    slow = np.stack([slow_weights(model, x[None], 100) for x in few])
+    noise = slow.std(1).mean() / (50 * 10) ** 0.5
+    assert scores["elbo"] == pytest.approx(slow.mean(), abs=4 * noise)
+    assert scores["elbo_stderr"] == pytest.approx(slow.mean(1).std() / 50**0.5, rel=0.4)
+
+
+def test_bounds_come_from_their_seed_alone(model, images):
+    torch.manual_seed(5)
+    first, after = evaluate(model, images[:20], iwae=3), torch.rand(3)
+    assert evaluate(model, images[:20], iwae=3) == first
+    assert first["iwae_samples"] == 3
+    assert evaluate(model, images[:20], iwae=3, seed=1)["elbo"] != first["elbo"]
+    without = evaluate(model, images[:20])
+    assert without == {key: value for key, value in first.items() if "iwae" not in key}
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(3), after)
+    with pytest.raises(ValueError, match="at least one sample: got 0"):
+        evaluate(model, images[:20], samples=0)
+
+
+class Linear:
+    """x = A z + noise with orthogonal columns in A: p(x) and p(z | x) are known Gaussians.
+
+    Its q is the posterior itself, but with `width` times its standard deviation.
+    """
+
+    def __init__(self, width):
+        generator = torch.Generator().manual_seed(0)
+        basis, _ = torch.linalg.qr(torch.randn(16, 3, generator=generator).double())
+        self.matrix = basis * torch.tensor([0.5, 1.0, 2.0])
+        self.config, self.width = SimpleNamespace(sigma2=0.3), width
+
+    def encode(self, x):
+        precision = 1 + self.matrix.square().sum(0) / 0.3
+        mean = x.flatten(1) @ self.matrix / 0.3 / precision
+        return Normal(mean, (self.width * precision.rsqrt()).expand_as(mean))
+
+    def decode(self, z):
+        return SimpleNamespace(canvas=(z @ self.matrix.T).view(-1, 1, 4, 4))
+
+    def log_probability(self, x):
+        covariance = self.matrix @ self.matrix.T + 0.3 * torch.eye(16).double()
+        return MultivariateNormal(torch.zeros(16).double(), covariance).log_prob(x.flatten(1))
+
+
+def linear_weights(width, samples):
+    x = torch.randn(600, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    model, generator = Linear(width), torch.Generator().manual_seed(2)
+    return model.log_probability(x), likelihood.log_weights(model, x, samples, generator)
+
+
+def test_with_the_true_posterior_every_sample_gives_log_p_of_x():
+    exact, weights = linear_weights(1.0, 5)
+    torch.testing.assert_close(weights, exact.unsqueeze(1).expand(-1, 5))
+    torch.testing.assert_close(likelihood.elbo(weights), exact)
+    torch.testing.assert_close(likelihood.iwae(weights), exact)
+
+
+def test_the_importance_weighted_bound_climbs_from_the_elbo_to_log_p_of_x():
+    exact, weights = linear_weights(1.5, 1_000)
+    elbo = likelihood.elbo(weights).mean()
+    gap = 3 * (1.5**2 / 2 - 0.5 - math.log(1.5))  # KL(q ‖ p(z | x)), the same for every x
+    assert (exact.mean() - elbo).item() == pytest.approx(gap, abs=0.01)
+    bounds = [likelihood.iwae(weights[:, :k]).mean().item() for k in (1, 5, 50, 1_000)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == pytest.approx(elbo.item(), abs=0.2)
+    assert exact.mean().item() == pytest.approx(bounds[-1], abs=0.01)
