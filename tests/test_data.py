@@ -49,6 +49,14 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
     return replace
 
 
+@pytest.fixture
+def few_strokes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(data, "STROKES", {"train": (20, 0), "test": (10, 1)})
+    data._drawn.cache_clear()
+    yield
+    data._drawn.cache_clear()
+
+
 def _png(pixels: np.ndarray, mode: str = "L") -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(out, "PNG")
@@ -155,10 +163,12 @@ def test_offline_the_error_says_what_was_tried_and_where_files_go(
 
 
 def test_the_stand_in_is_used_only_when_the_set_cannot_be_had(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    folder: Path,
+    tiny: Path,
+    few_strokes: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr(data, "STROKES", {"train": (20, 0), "test": (10, 1)})
-    data._drawn.cache_clear()
     images, labels, used = data.load_or_stand_in("mnist", "test")
     assert used == "strokes"
     assert images.shape == (10, 1, 28, 28)
@@ -167,7 +177,6 @@ def test_the_stand_in_is_used_only_when_the_set_cannot_be_had(
     images, labels, used = data.load_or_stand_in("mnist", "test")
     assert used == "mnist"
     assert len(images) == len(labels) == 3
-    data._drawn.cache_clear()
 
 
 @pytest.mark.parametrize("size", [14, 56])
@@ -477,20 +486,26 @@ def test_transparent_paper_is_white(tmp_path: Path) -> None:
     assert image[0, 0] == 0
 
 
-def test_bad_folders_give_one_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_folder_with_too_few_pngs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no PNG for the train split"):
         data.load(str(tmp_path))
     _draw(tmp_path / "0.png")
     with pytest.raises(ValueError, match="has no PNG for the train split: give it at least two"):
         data.load(str(tmp_path), "test")
-    _draw(tmp_path / "1.png", shape=(20, 30))
-    with pytest.raises(ValueError, match=r"1\.png is 30×20 pixels: crop or pad"):
-        data.load(str(tmp_path))
-    (tmp_path / "1.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1\.png cannot be read as a PNG"):
-        data.load(str(tmp_path))
-    Image.fromarray(np.zeros((28, 28), np.uint16)).save(tmp_path / "1.png")
-    with pytest.raises(ValueError, match=r"1\.png has 16 bits a pixel"):
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (_png(np.zeros((20, 30), np.uint8)), "is 30×20 pixels: crop or pad"),
+        (b"no picture", "cannot be read as a PNG"),
+        (_png(np.zeros((28, 28), np.uint16), "I;16"), "has 16 bits a pixel"),
+    ],
+)
+def test_a_bad_png_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    _draw(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"1\.png {problem}"):
         data.load(str(tmp_path))
 
 
@@ -511,14 +526,11 @@ def test_digest_is_stable_and_sensitive() -> None:
     assert data.digest(images.view(2, 1, 1, 4), labels) != known
 
 
-def test_strokes_are_a_copy_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "STROKES", {"train": (20, 0), "test": (10, 1)})
-    data._drawn.cache_clear()
+def test_strokes_are_a_copy_each_time(few_strokes: None) -> None:
     images, _ = data.load("strokes")
     images.zero_()
     assert data.load("strokes")[0].any()
     assert data.fetch("strokes").startswith("strokes: 20 training and 10 test images")
-    data._drawn.cache_clear()
 
 
 def test_the_readme_tells_how_to_check_omniglot() -> None:

@@ -8,9 +8,7 @@ import torch
 
 MOST = 4  # strokes a character may have, and sub-parts a stroke may have; the fewest is 2
 PEN = (0.065, 0.085)  # half the pen's width; lengths are in half canvases: 1 is 14 of 28 pixels
-STRAIGHT = (
-    0.02  # radians a "line" turns by, so that it is an arc too: 0.03 of 28 pixels off at most
-)
+STRAIGHT = 0.02  # radians a "line" turns by, to be an arc too: 0.03 of 28 pixels off at most
 CANDIDATES = 8  # strokes tried for each one that is kept
 SAMPLES = 5  # points along a sub-part, where only its rough place matters
 CHUNK = 256  # characters drawn at a time: fits a processor's cache
