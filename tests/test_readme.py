@@ -10,7 +10,7 @@ import pytest
 
 from rnp_lib import checkpoints, data
 from rnp_lib.analysis import controls as transfer_controls
-from rnp_lib.analysis import transfer
+from rnp_lib.analysis import parsing, transfer
 from rnp_lib.analysis.controls import Trial
 from rnp_lib.config import Config
 from rnp_lib.files import ROOT
