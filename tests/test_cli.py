@@ -159,6 +159,9 @@ def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
     expected = parsing.evaluate(checkpoints.load("untrained.safetensors"), images)
     assert scores == {"data": str(folder), **expected}
     failed(rnp("evaluate", "nothing"), "no checkpoint 'nothing'")
+    _, bounds, _ = rnp("evaluate", "untrained.safetensors", "--iwae", "3")
+    expected = parsing.evaluate(checkpoints.load("untrained.safetensors"), images, iwae=3)
+    assert json.loads(bounds) == {"data": str(folder), **expected}
 
     code, again, err = rnp(
         "evaluate", "untrained.safetensors", "--json", "out/scores.json", "--plot", "out/parses.png"

@@ -186,16 +186,16 @@ def halfway(measured: dict[str, dict[str, Tensor]], units: Tensor) -> dict[str, 
         KIND_travel, the mean change of a step over that of pixels; arc_gain and arc_gain_stderr,
         spherical_end less straight_end.
     """
+
+    def middle(name: str, values: Tensor) -> dict[str, float]:
+        mean, stderr = jackknife(values[:, values.shape[1] // 2], units)
+        return {name: float(mean), f"{name}_stderr": float(stderr)}
+
     numbers = {"n": len(units)}
     for kind, found in measured.items():
-        for name in ("read", "end"):
-            both = jackknife(found[name][:, found[name].shape[1] // 2], units)
-            numbers |= zip(
-                (f"{kind}_{name}", f"{kind}_{name}_stderr"), map(float, both), strict=True
-            )
         change = found["change"].mean(0)
+        numbers |= middle(f"{kind}_read", found["read"]) | middle(f"{kind}_end", found["end"])
         numbers[f"{kind}_evenness"] = float(change.min() / change.max())
         numbers[f"{kind}_travel"] = float(change.mean() / measured["pixels"]["change"].mean())
     gain = measured["spherical"]["end"] - measured["straight"]["end"]
-    gain, stderr = jackknife(gain[:, gain.shape[1] // 2], units)
-    return numbers | {"arc_gain": float(gain), "arc_gain_stderr": float(stderr)}
+    return numbers | middle("arc_gain", gain)

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from rnp_lib.model.tree import ProgramTree
-from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey
+from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey, grid
 
 WIDTH = 8  # inches
 PAD = 0.04  # white around a picture, in sides of a picture
@@ -84,9 +84,7 @@ def program_space(
             standard deviations, (|z|,) each; their squares add up to the aggregate's variance.
         distances: for each title, distances (N,) of the programs of some sources, by their names.
     """
-    figure, axes = plt.subplots(
-        2, len(stds), figsize=(WIDTH, 4.2), squeeze=False, layout="constrained"
-    )
+    figure, axes = grid(2, len(stds), WIDTH, 4.2)
     for (above, below), title in zip(axes.T, stds, strict=True):
         means, noise = (std.cpu().numpy() for std in stds[title])
         order = np.argsort(-means)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rnp_lib.plots.base import COLOURS, STYLE, grey, show
+from rnp_lib.plots.base import COLOURS, STYLE, grey, grid, show, turn_colour
 
 GROUPS = (*COLOURS, "#7f7f7f", "#bcbd22")
 DARK = "0.15"
@@ -39,9 +39,7 @@ def topography(roots: Level, parts: Level) -> Figure:
 
     A picture stands near its program where it hides few others, in the colour of its group.
     """
-    figure, (whole, zoom) = plt.subplots(
-        1, 2, figsize=(2 * PANEL + 0.2, PANEL + 0.6), layout="constrained"
-    )
+    figure, ((whole, zoom),) = grid(1, 2, 2 * PANEL + 0.2, PANEL + 0.6)
     everything = np.concatenate([roots.at, parts.at])
     _panel(whole, everything)
     _panel(zoom, roots.at)
@@ -71,7 +69,7 @@ def _level(
     axes: Axes, level: Level, everything: np.ndarray, dots: dict, legend: dict[str, str]
 ) -> None:
     """The points of a level in its colours, its pictures, and a legend of it and what is given."""
-    colours = [GROUPS[i % len(GROUPS)] for i in range(len(level.names))]
+    colours = [turn_colour(i, GROUPS) for i in range(len(level.names))]
     order = np.random.default_rng(0).permutation(len(level.at))  # no group lies on another
     c = [colours[group] for group in level.groups[order]]
     axes.scatter(*level.at[order].T, c=c, **dots)
@@ -141,17 +139,12 @@ def blocks(roots: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> Figure
     """
     columns = [roots, *parts]
     titles = ["wholes, $z^2$", *(f"parts, $z^1$, turn {t + 1}" for t in range(len(parts)))]
-    colours = [DARK, *(COLOURS[t % len(COLOURS)] for t in range(len(parts)))]
+    colours = [DARK, *map(turn_colour, range(len(parts)))]
     rows = max(map(len, columns))
-    figure, grid = plt.subplots(
-        rows,
-        len(columns),
-        figsize=(2 * len(columns), 1.55 * rows + 0.2),
-        dpi=80,  # on screen: at 100, a notebook that holds this figure is half as large again
-        layout="constrained",
-        squeeze=False,
-    )
-    for cells, column, title, colour in zip(grid.T, columns, titles, colours, strict=True):
+    figure, every = grid(rows, len(columns), 2 * len(columns), 1.55 * rows + 0.2)
+    # On screen: at 100, a notebook that holds this figure is half as large again.
+    figure.set_dpi(80)
+    for cells, column, title, colour in zip(every.T, columns, titles, colours, strict=True):
         cells[0].set_title(title)
         for axes, pictures in zip(cells, column, strict=False):
             show(axes, _mosaic(pictures), colour)
