@@ -4,7 +4,7 @@
     model = rnp.load("mnist")
     tree = model.parse(images)
 
-The model reads config → transforms, hypernet, encoder → model → objective → train.
+What stands beside the paper is `rnp_lib.model`: transforms, hypernet and encoder → rnp → objective.
 """
 
 from rnp_lib import data, plots

@@ -31,6 +31,7 @@ from rnp_lib.config import Config
 from rnp_lib.data import splits
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import Terms
+from rnp_lib.training import step as step_module
 from rnp_lib.training import trainer as trainer_module
 from rnp_lib.training.batches import JITTER, jitter
 from rnp_lib.training.loop import Trainer, TrainingStopped, train
@@ -921,9 +922,10 @@ def test_adam_alone_gets_everything(trainer):
     assert adam.param_groups[0]["lr"] == 4e-5
 
 
-def test_gradients_are_clipped_and_their_norm_is_logged_before(trainer):
+def test_gradients_are_clipped_and_their_norm_is_logged_before(trainer, monkeypatch):
     def norms(clip):
-        t = trainer(clip=clip)
+        monkeypatch.setattr(step_module, "CLIP", clip)
+        t = trainer()
         logged = t.train_step()[4]
         left = torch.nn.utils.get_total_norm([p.grad for p in t.model.parameters()])
         return logged.item(), left.item()

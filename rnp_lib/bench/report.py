@@ -50,7 +50,7 @@ def report(result: dict) -> str:
 
 
 def _rows(result: dict) -> list[list[str]]:
-    head = ["", "", "train/s", "(quartiles)", "parse/s", "MFLOP/image", "counted", "of limit", "MB"]
+    head = ["", "", "train/s", "(quartiles)", "parse/s", "MFLOP/image", "of limit", "MB"]
     lines = [
         [
             name,
@@ -59,7 +59,6 @@ def _rows(result: dict) -> list[list[str]]:
             f"({spread['low']:.0f}-{spread['high']:.0f})",
             f"{result['parse_images_per_s'][name]:.0f}",
             f"{result['flops_per_image'][name] / 1e6:.1f}",
-            f"{result['counted_flops_per_image'][name] / 1e6:.1f}",
             f"{result['train_share_of_matmul'][name]:.0%}",
             f"{result['peak_memory_mb'][name]:.0f}",
         ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from rnp_lib.bench.naive import NaivePort
 from rnp_lib.model import build
@@ -62,6 +63,12 @@ class Row:
     @torch.no_grad()
     def parse(self) -> None:
         self.model.parse(self.x)
+
+    def flops(self) -> int:
+        """Floating-point operations of one image forward: matrix products and convolutions."""
+        with FlopCounterMode(display=False) as counter:
+            self.parse()
+        return counter.get_total_flops() // len(self.x)
 
     def measure(self) -> None:
         for name, work in self.work.items():

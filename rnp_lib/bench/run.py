@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from rnp_lib import data
-from rnp_lib.bench.flops import counted_flops, flops_per_image
 from rnp_lib.bench.isolated import peak_memory_mb, processes, time_shares
 from rnp_lib.bench.rows import CONFIGS, OURS, Row, make, measure, seconds
 from rnp_lib.data import splits
@@ -21,9 +20,9 @@ GOALS = (20, 10, 7)  # validation SSE per image; a blank canvas scores 89
 def run(device: torch.device, batch: int = 128, rounds: int = 9) -> dict:
     """The whole benchmark, every row with the same batch."""
     memory = {name: peak_memory_mb(name, batch, device) for name in CONFIGS}
-    flops = {name: flops_per_image(make(name)) for name in CONFIGS}
     rows = {name: Row(make(name), batch, device) for name in CONFIGS}
     speeds, machine = measure(rows, rounds), limits(device)
+    flops = {name: row.flops() for name, row in rows.items()}
     result = {
         "machine": {
             "device": str(device),
@@ -35,7 +34,6 @@ def run(device: torch.device, batch: int = 128, rounds: int = 9) -> dict:
         "precision": {name: str(row.step.dtype).split(".")[1] for name, row in rows.items()},
         "limits": machine,
         "flops_per_image": flops,
-        "counted_flops_per_image": {n: counted_flops(r.model, r.x) for n, r in rows.items()},
         "peak_memory_mb": memory,
     }
     for work, found in speeds.items():

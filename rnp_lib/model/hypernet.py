@@ -123,10 +123,6 @@ class FactorisedLinear(nn.Module):
         nn.init.zeros_(self.head.bias)
         nn.init.ones_(self.head.bias[:rank])
 
-    @property
-    def generated(self) -> int:
-        return self.head.out_features
-
     def forward(self, h: Tensor) -> Bound:
         scale, bias = self.head(h).unsqueeze(1).tensor_split([self.rank], -1)
         return partial(self._apply_to, scale, bias)
@@ -215,11 +211,6 @@ class HyperNetwork(nn.Module):
     def _start_head(self, n_out: int) -> nn.Sequential:
         width = self.config.trunk_width
         return nn.Sequential(nn.Linear(width, width), nn.ELU(), nn.Linear(width, n_out))
-
-    @property
-    def generated(self) -> int:
-        """How many numbers are generated per program, initial states included."""
-        return sum(layer.generated for layer in self.layers.values()) + 2 * self.config.z_dim
 
     def forward(self, z: Tensor) -> "Program":
         return Program(self, self.trunk(z))
