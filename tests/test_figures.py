@@ -163,10 +163,13 @@ def test_names_may_be_short_and_keep_the_tables_order(monkeypatch, names, expect
         ),
         (
             {"parameters": {"cuont": 1}},
-            r"01_parsing has no parameter 'cuont' in a cell tagged so: mode, count, word\.",
+            r"01_parsing has no parameter 'cuont': .* `parameters` has mode, count, word\.",
         ),
         ({"parameters": {"mode": "quick"}}, r"by --mode"),
-        ({"names": ["bare"]}, r"02_bare has no parameter 'mode' in a cell tagged so: none"),
+        (
+            {"names": ["bare"]},
+            r"02_bare has no parameter 'mode': its cell tagged `parameters` has nothing",
+        ),
         ({"names": ["modeless"]}, r"03_modeless has no parameter 'mode'"),
         ({"names": ["gone"]}, r"04_gone\.ipynb does not exist"),
     ],

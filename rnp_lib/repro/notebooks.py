@@ -146,8 +146,10 @@ def _check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
     known = papermill.inspect_notebook(str(path))
     for key in ("mode", *parameters):
         if key not in known:
-            has = ", ".join(known) or "none"
-            raise FigureError(f"{path.stem} has no parameter {key!r} in a cell tagged so: {has}.")
+            has = ", ".join(known) or "nothing"
+            raise FigureError(
+                f"{path.stem} has no parameter {key!r}: its cell tagged `parameters` has {has}."
+            )
 
 
 def _run_one(notebook: str, mode: str, parameters: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
@@ -167,7 +169,10 @@ def _run_one(notebook: str, mode: str, parameters: Mapping[str, Any]) -> dict[Pa
         raise FigureError(f"{error} (see {os.path.relpath(failed)})") from error
     finally:
         running.unlink(missing_ok=True)
-    return {record.with_suffix(".png"): json.loads(record.read_text()) for record in made}
+    return {
+        record.with_suffix(".png"): json.loads(record.read_text(encoding="utf-8"))
+        for record in made
+    }
 
 
 def _execute(notebook: str, copy: Path, parameters: Mapping[str, Any], bar: bool) -> None:
