@@ -15,7 +15,7 @@ from rnp_lib.config import PRESETS
 from rnp_lib.explorer import maps
 from rnp_lib.files import replacing
 from rnp_lib.repro import notebooks as figures
-from rnp_lib.repro import records
+from rnp_lib.repro import recipe, records
 from rnp_lib.training import loop as training
 
 
@@ -192,6 +192,14 @@ def bench_command(device, learn, path, plot):
 def figures_command(names, mode, parameters):
     """Run the notebooks (all unless named, as 01, parsing or 01_parsing) and make their figures."""
     figures.run_notebooks(names, mode, dict(parameters))
+
+
+@commands.command("recipe")
+@click.argument("runs", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def recipe_command(runs):
+    """Fill docs/recipe.json with the numbers of the runs in a folder, as workflow/ leaves them."""
+    record = json.loads(recipe.PATH.read_text(encoding="utf-8"))
+    _write_json(recipe.PATH, recipe.collect(record, runs))
 
 
 def main():
