@@ -337,8 +337,8 @@ def rnp(monkeypatch, *arguments):
 
 
 def test_every_trial_of_the_plan_is_run_by_itself_and_all_make_a_record(world):
-    paths = []
-    for trial in controls.plan(TASK):
+    paths, planned = [], controls.plan(TASK)
+    for trial in planned:
         record, adapted = controls.run("7", trial, CPU, base_of(trial))
         assert not adapted.training
         (found,) = record["trials"]
@@ -352,7 +352,7 @@ def test_every_trial_of_the_plan_is_run_by_itself_and_all_make_a_record(world):
     assert len(set(paths)) == len(paths) == 2 * (5 + 5 + 2) + 2 * len(SHOTS)
 
     record = controls.collect("7", paths[::-1])
-    assert [f["condition"] for f in record["trials"]] == [t.condition for t in controls.plan(TASK)]
+    assert [f["condition"] for f in record["trials"]] == [t.condition for t in planned]
     assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
     assert record["inputs"]["old"] == TASK.old
     # Of seed 0 the model that saw every class is the committed one.

@@ -42,9 +42,7 @@ def inputs(path: Path) -> dict[str, str]:
 
 
 def trained_by(path: Path, config: Config) -> bool:
-    """Whether a checkpoint is of a model of this config, or not there."""
-    if not path.is_file():
-        return True
+    """Whether a checkpoint is of a model of this config."""
     found = Config.from_dict(checkpoints.metadata(path)["config"])
     if found.model == "vae":  # which has no windows
         found = dataclasses.replace(found, extent=config.extent)
@@ -78,12 +76,9 @@ def settle(
         os.utime(path, (time, time))
 
     files = [path for path in files if Path(path).is_file()]
-    tracked, changed = (
-        _git("ls-files", "--", *files),
-        _git("diff", "--name-only", "--relative", "HEAD"),
-    )
+    changed = _git("diff", "--name-only", "--relative", "HEAD")
     committed = float(next(iter(_git("log", "-1", "--format=%ct")), 0))
-    for path in {*tracked} - {*changed}:
+    for path in {*_git("ls-files", "--", *files)} - {*changed}:
         os.utime(path, (committed, committed))
     for path in map(Path, files):
         date(path, str(path) not in outdated and stands(path))
