@@ -290,3 +290,21 @@ def table(record: dict) -> str:
             )
     of = "that saw every class" if "reference_none" in found else "without retraining"
     return "\n".join([*lines, f"ratio: to the SSE of the RNP {of}, {unit:.2f}"])
+
+
+def beside(records: dict[str, dict]) -> str:
+    """For each title the SSE of the new characters, of the RNP and of the plain VAE treated alike,
+    and in how many conditions each is ahead."""
+    found = {title: numbers(record) for title, record in records.items()}
+    lines = [f"{'SSE per image of new characters':34}" + "".join(f"{t:>26}" for t in records)]
+    lines.append(" " * 34 + f"{'RNP':>14}{'plain VAE':>12}" * len(records))
+    for condition, what in CONDITIONS.items():
+        pairs = [(row[f"rnp_{condition}"], row[f"vae_{condition}"]) for row in found.values()]
+        lines.append(f"{what:34}" + "".join(f"{rnp:14.2f}{vae:12.2f}" for rnp, vae in pairs))
+    for title, row in found.items():
+        ahead = [what for c, what in CONDITIONS.items() if row[f"rnp_{c}"] < row[f"vae_{c}"]]
+        lines.append(
+            f"{title}: the plain VAE is ahead in {len(CONDITIONS) - len(ahead)} of "
+            f"{len(CONDITIONS)} conditions, the RNP in: {', '.join(ahead) or 'none'}"
+        )
+    return "\n".join(lines)

@@ -65,6 +65,26 @@ def controls(records: dict[str, dict]) -> Figure:
     return figure
 
 
+def budgets(record: dict) -> Figure:
+    """How an encoder's error on a new digit falls with the images that it learns from.
+
+    Args:
+        record: figures/transfer_7_budgets.json, ratios of three seeds for each budget.
+    """
+    images = [budget["images"] / 1000 for budget in record["budgets"]]
+    ratios = np.array([budget["ratios"] for budget in record["budgets"]])
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(3.6, 2.4), layout="constrained")
+        axes.plot(images, ratios, "o-", color="0.6", markersize=3, linewidth=0.8)
+        stderr = ratios.std(1, ddof=1) / ratios.shape[1] ** 0.5
+        axes.errorbar(images, ratios.mean(1), stderr, color="k", label="mean ± s.e. of seeds")
+        axes.axhline(record["target"], color="0.6", linestyle="--", linewidth=0.9, label="target")
+        axes.set(xlabel="images that the encoder learns from, thousands", xlim=0)
+        axes.set_ylabel("SSE of 7s / of the\nmodel that saw them")
+        axes.legend(frameon=False)
+    return figure
+
+
 def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
     """What few images of a digit give: images as they are drawn, and the SSEs behind them.
 
@@ -148,7 +168,8 @@ def _highlighted(tree: ProgramTree, turns: Tensor, t: int) -> np.ndarray:
 
     The rest is pale.
     """
-    one = tree.parts[torch.arange(len(turns)), turns]
+    device = tree.parts.device
+    one = tree.parts[torch.arange(len(turns), device=device), turns.to(device)]
     rest = tree.parts.sum(1) - one
     picture = coloured(_only(one, t))
     return np.clip(picture - 0.25 * (1 - grey(rest)), 0, 1)
