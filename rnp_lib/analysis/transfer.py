@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnp_lib import data
+from rnp_lib.data.splits import FIRST_HELD
 from rnp_lib.model import build
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import reconstruction_error, squared_error
@@ -27,9 +28,6 @@ from rnp_lib.training.trainer import Trainer
 Labelled = tuple[Tensor, Tensor]  # images (N, 1, H, W) in [0, 1] and labels int64 (N,)
 
 DRAWERS = 0.7  # share of a character's images that is learned from: those of 14 drawers of 20
-# Background characters of Omniglot, in sorted order, of which models are trained on every image:
-# the others are of the four alphabets that validation takes, wholly or in part.
-TRAINED_CHARACTERS = 827
 # What differs from the recipe of the model that starts, chosen on validation images of the digit 7
 # (docs/recipe.md). The part term asks for what a frozen decoder cannot learn any more, and with so
 # small a variance the prior hardly counts: the paper's objective has none.
@@ -121,9 +119,7 @@ def split(task: Task, train: Labelled, test: Labelled) -> Images:
         order = rank.argsort(stable=True)
         learn = order[rank[order] < DRAWERS]
         last = _rank_in_class(labels) >= 19 / 20
-        return Images(
-            held[learn], held[rank >= DRAWERS], images[last & (labels < TRAINED_CHARACTERS)]
-        )
+        return Images(held[learn], held[rank >= DRAWERS], images[last & (labels < FIRST_HELD)])
     mine, held_mine = labels == task.digit, held_labels == task.digit
     if not (mine.any() and held_mine.any()):
         raise ValueError(f"the data have no image of the digit {task.digit}.")

@@ -83,14 +83,11 @@ def _rows(name: str) -> str:
 
 
 def _typed(run: dict[str, Any]) -> str:
-    """What a reader types for a run: what follows `rnp train PRESET`, or the call of retraining."""
-    if "command" in run:
-        options = run["command"].split(" ", 3)[3:]
-        return f"`{options[0]}`" if options else "no change"
-    if not run.get("images"):  # nothing is trained
+    """What a reader types for a run after `rnp train PRESET` or `rnp transfer TASK`."""
+    if "command" not in run:  # nothing is trained
         return ""
-    changes = "".join(f", {key}={value:g}" for key, value in run["settings"].items())
-    return f"`retrain(model, images, {run['images']:_}{changes})`"
+    options = run["command"].split(" ", 3)[3:]
+    return f"`{options[0]}`" if options else "no change"
 
 
 # Name -> key of its list in docs/recipe.json, and the cells of a row.
