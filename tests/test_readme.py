@@ -51,11 +51,11 @@ def sources(tmp_path, monkeypatch):
         "runs": runs,
         "transfer": {
             "runs": [
-                {"what": "none", "images": 0, "settings": {}, "validation_sse": 6.9},
+                {"what": "none", "images": 0, "validation_sse": 6.9},
                 {
                     "what": "much",
                     "images": 30_000,
-                    "settings": {"jitter": 0.5},
+                    "command": "rnp transfer 7 --set images=30000 --set jitter=0.5",
                     "validation_sse": 5.1,
                 },
             ]
@@ -97,7 +97,7 @@ def test_the_rows_of_a_table_are_written_below_its_head(sources):
     rows = '| plain | 7.7 | no change |\n| fast | 12.0 | `--set "lr=1"` |\n'
     for before in ("", "| old | 1 |\n"):
         assert readme.filled(text.format("ablations", before)) == text.format("ablations", rows)
-    call = "`retrain(model, images, 30_000, jitter=0.5)`"
+    call = "`--set images=30000 --set jitter=0.5`"
     rows = f"| none | 0 | 6.90 |  |\n| much | 30,000 | 5.10 | {call} |\n"
     assert readme.filled(text.format("retrainings", "")) == text.format("retrainings", rows)
 
