@@ -83,10 +83,14 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_copy_under_rnp_data_is_read_and_nothing_is_written(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def local(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """RNP_DATA has the tiny sets."""
     monkeypatch.setenv("RNP_DATA", str(tiny))
+    return tiny
+
+
+def test_a_copy_under_rnp_data_is_read_and_nothing_is_written(folder: Path, local: Path) -> None:
     images, labels = data.load("mnist")
     assert images.shape == (6, 1, 28, 28)
     assert images.dtype == torch.float32
@@ -105,12 +109,11 @@ def test_a_copy_in_the_data_folder_is_found(folder: Path, tiny: Path) -> None:
 
 
 def test_a_corrupt_copy_is_skipped_with_one_line_that_names_it(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    folder: Path, local: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    shutil.copytree(tiny, folder)
-    bad = tiny / "MNIST/raw/t10k-labels-idx1-ubyte"
+    shutil.copytree(local, folder)
+    bad = local / "MNIST/raw/t10k-labels-idx1-ubyte"
     bad.write_bytes(bad.read_bytes()[:-1])
-    monkeypatch.setenv("RNP_DATA", str(tiny))
     assert len(data.load("mnist")[0]) == 6
     (line,) = capsys.readouterr().out.splitlines()
     assert str(bad) in line
@@ -166,27 +169,20 @@ def test_offline_the_error_says_what_was_tried_and_where_files_go(
 
 
 def test_the_stand_in_is_used_only_when_the_set_cannot_be_had(
-    folder: Path,
-    tiny: Path,
-    few_strokes: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    local: Path, few_strokes: None, capsys: pytest.CaptureFixture
 ) -> None:
+    images, labels, used = data.load_or_stand_in("mnist", "test")
+    assert used == "mnist"
+    assert len(images) == len(labels) == 3
+    shutil.rmtree(local)
     images, labels, used = data.load_or_stand_in("mnist", "test")
     assert used == "strokes"
     assert images.shape == (10, 1, 28, 28)
     assert len(capsys.readouterr().out.splitlines()) == 1
-    monkeypatch.setenv("RNP_DATA", str(tiny))
-    images, labels, used = data.load_or_stand_in("mnist", "test")
-    assert used == "mnist"
-    assert len(images) == len(labels) == 3
 
 
 @pytest.mark.parametrize("size", [14, 56])
-def test_other_sizes_keep_the_mean(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    monkeypatch.setenv("RNP_DATA", str(tiny))
+def test_other_sizes_keep_the_mean(local: Path, size: int) -> None:
     native, resized = data.load("mnist")[0], data.load("mnist", size=size)[0]
     assert resized.shape == (6, 1, size, size)
     torch.testing.assert_close(resized.mean((1, 2, 3)), native.mean((1, 2, 3)), atol=0.01, rtol=0)
