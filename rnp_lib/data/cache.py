@@ -2,25 +2,18 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
+from rnp_lib import checkpoints
 from rnp_lib.data.images import SPLITS, Arrays, digest
-from rnp_lib.files import replacing
 
 
 def read(path: Path, key: str) -> Arrays | None:
     """The stored arrays, or None if there are none, or they are stale or damaged."""
     try:
-        with safe_open(path, framework="pt") as stored:
-            about = stored.metadata()
-            arrays = {
-                split: (stored.get_tensor(f"{split}.images"), stored.get_tensor(f"{split}.labels"))
-                for split in SPLITS
-            }
-    except (OSError, SafetensorError):
+        tensors, digests = checkpoints.read(path, key)
+    except (FileNotFoundError, checkpoints.CheckpointError):
         return None
-    return arrays if about == _about(key, arrays) else None
+    arrays = {split: (tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in SPLITS}
+    return arrays if digests == _digests(arrays) else None
 
 
 def write(path: Path, key: str, arrays: Arrays) -> None:
@@ -28,12 +21,10 @@ def write(path: Path, key: str, arrays: Arrays) -> None:
     tensors = {f"{split}.images": images for split, (images, _) in arrays.items()}
     tensors |= {f"{split}.labels": labels for split, (_, labels) in arrays.items()}
     try:
-        with replacing(path) as new:
-            save_file(tensors, new, metadata=_about(key, arrays))
-            new.chmod(0o644)  # safetensors lets nobody else read it
+        checkpoints.write(path, key, tensors, _digests(arrays))
     except OSError as error:  # a read-only checkout still works, only more slowly
         print(f"{path} was not written: {error}", flush=True)
 
 
-def _about(key: str, arrays: Arrays) -> dict[str, str]:
-    return {"key": key, **{split: digest(*pair) for split, pair in arrays.items()}}
+def _digests(arrays: Arrays) -> dict[str, str]:
+    return {split: digest(*pair) for split, pair in arrays.items()}

@@ -12,12 +12,13 @@ from rnp_lib.data.images import SPLITS, Arrays, resize
 
 def read_folder(root: Path, size: int) -> Arrays:
     """Both splits, ink bright, uint8 (N, 1, size, size); a file's sub-folder is its label."""
-    found = {split: _found(root / split) for split in SPLITS}
-    if not all((root / split).is_dir() for split in SPLITS):
+    if all((root / split).is_dir() for split in SPLITS):
+        found = {split: _found(root / split) for split in SPLITS}
+    else:
         every = _found(root)
         found = {"train": [png for i, png in enumerate(every) if i % 10], "test": every[::10]}
-    for split in SPLITS:
-        if not found[split]:
+    for split, pngs in found.items():
+        if not pngs:
             raise ValueError(
                 f"{root} has no PNG for the {split} split: give it at least two, "
                 "or some in each of the sub-folders train/ and test/"
@@ -51,10 +52,8 @@ def _read_png(path: Path) -> Tensor:
                 drawn = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), drawn)
             pixels = np.array(image.convert("L"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a PNG ({error}): remove or repair it"
-        ) from error
+    except (OSError, SyntaxError) as why:
+        raise ValueError(f"{path} cannot be read as a PNG ({why}): remove or repair it") from why
     height, width = pixels.shape
     if height != width:
         raise ValueError(f"{path} is {width}×{height} pixels: crop or pad it to a square")

@@ -6,9 +6,9 @@
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,40 +22,22 @@ class Corrupt(ValueError):
     """A file is there but is not the official one; the message names it."""
 
 
-class DrawnSet(NamedTuple):
-    """One half of Omniglot: folder, number of characters and images, `digest` of its content."""
-
-    folder: str
-    characters: int
-    images: int
-    content: str
-
-
-# name: folder in torchvision's layout, of whose files SHA256SUMS lists images and labels to train
-# on, then to test on
+# name: class of torchvision and its folder, of whose files SHA256SUMS lists images and labels to
+# train on, then to test on
 IDX = {"mnist": "MNIST", "fashion": "FashionMNIST"}
 SUMS = Path(__file__).with_name("SHA256SUMS").read_text(encoding="utf-8").split()
 SHA256 = dict(zip(SUMS[1::2], SUMS[::2], strict=True))  # of each file by its path
-OMNIGLOT = {
-    "train": DrawnSet(
-        "images_background",
-        964,
-        19280,
-        "2a58c3eb74af0c3ce6ce5a7eabf1df8ae0935981513c9abaea886d32144f6ef5",
-    ),
-    "test": DrawnSet(
-        "images_evaluation",
-        659,
-        13180,
-        "45d34bb7de744f487b5a77e0f1bb6c0d2c9b14e97130cd906cac85e66c074715",
-    ),
+DRAWERS = 20  # of every character of Omniglot
+OMNIGLOT = {  # archive or folder: characters, `digest` of its content; to train on, then to test on
+    "images_background": (964, "2a58c3eb74af0c3ce6ce5a7eabf1df8ae0935981513c9abaea886d32144f6ef5"),
+    "images_evaluation": (659, "45d34bb7de744f487b5a77e0f1bb6c0d2c9b14e97130cd906cac85e66c074715"),
 }
 
 
 def files(name: str) -> list[str]:
     """Paths of a set's files in torchvision's layout."""
     if name == "omniglot":
-        return [f"omniglot-py/{half.folder}.zip" for half in OMNIGLOT.values()]
+        return [f"omniglot-py/{half}.zip" for half in OMNIGLOT]
     return [file for file in SHA256 if file.startswith(f"{IDX[name]}/")]
 
 
@@ -65,8 +47,8 @@ def read(name: str, root: Path) -> Arrays:
     Raises FileNotFoundError if a file is missing, Corrupt if one is not the official file.
     """
     if name == "omniglot":
-        base = root / "omniglot-py"
-        return {split: _read_omniglot(base, half) for split, half in OMNIGLOT.items()}
+        halves = zip(SPLITS, OMNIGLOT, strict=True)
+        return {split: _read_omniglot(root / "omniglot-py", half) for split, half in halves}
     arrays = []
     for file in files(name):
         if not (root / file).is_file():
@@ -89,46 +71,45 @@ def _parse_idx(content: bytes) -> Tensor:
 
 def write_idx(path: Path, array: np.ndarray) -> None:
     """Write bytes of any shape in LeCun's format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = np.array([0x800 + array.ndim, *array.shape], dtype=">u4")
     path.write_bytes(header.tobytes() + array.tobytes())
 
 
-def _read_omniglot(folder: Path, half: DrawnSet) -> tuple[Tensor, Tensor]:
+def _read_omniglot(folder: Path, half: str) -> tuple[Tensor, Tensor]:
     """One half, from its archive or else its extracted folder: black on white, labels (N,)."""
-    problem: Exception = FileNotFoundError(f"{half.folder}.zip and {half.folder}/ are not there")
-    for place in (folder / f"{half.folder}.zip", folder / half.folder):
+    problem: Exception = FileNotFoundError(f"{half}.zip and {half}/ are not there")
+    for place in (folder / f"{half}.zip", folder / half):
         if place.exists():
             try:
-                return _decode(place, half)
+                return _decode(place, *OMNIGLOT[half])
             except Corrupt as error:
                 problem = error
     raise problem
 
 
-def _decode(place: Path, half: DrawnSet) -> tuple[Tensor, Tensor]:
+def _decode(place: Path, count: int, content: str) -> tuple[Tensor, Tensor]:
     """Pixels and character numbers of an archive or a folder, if they are the official ones."""
     try:
         pictures = sorted(_pictures(place))
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise Corrupt(f"{place} cannot be read ({error})") from error
     characters = sorted({parts[:-1] for parts, _ in pictures})
-    if (len(characters), len(pictures)) != (half.characters, half.images):
+    number = {character: i for i, character in enumerate(characters)}
+    if (len(number), len(pictures)) != (count, count * DRAWERS):
         raise Corrupt(
-            f"{place} holds {len(pictures)} images of {len(characters)} characters, "
-            f"not {half.images} of {half.characters}"
+            f"{place} holds {len(pictures)} images of {len(number)} characters, "
+            f"not {count * DRAWERS} of {count}"
         )
-    images = np.empty((half.images, 1, 105, 105), np.uint8)
-    for image, (parts, png) in zip(images, pictures, strict=True):
+    images = torch.empty(len(pictures), 1, 105, 105, dtype=torch.uint8)
+    for image, (parts, png) in zip(images.numpy(), pictures, strict=True):
         try:
-            image[0] = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+            image[0] = Image.open(io.BytesIO(png)).convert("L")
         except (OSError, SyntaxError, ValueError) as error:
             raise Corrupt(f"{place}: {'/'.join(parts)} cannot be read ({error})") from error
-    number = {character: i for i, character in enumerate(characters)}
     labels = torch.tensor([number[parts[:-1]] for parts, _ in pictures])
-    if digest(torch.from_numpy(images), labels) != half.content:
+    if digest(images, labels) != content:
         raise Corrupt(f"{place} does not hold the official images")
-    return torch.from_numpy(images), labels
+    return images, labels
 
 
 def _pictures(place: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:

