@@ -138,7 +138,7 @@ def one_sentence(error):
     return text
 
 
-def wait_until(condition, process, seconds=120):
+def wait_until(condition, process, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -418,7 +418,7 @@ def test_a_killed_run_goes_on_bit_for_bit(config, finished, tmp_path, optimiser,
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(config, finished, tmp_path, monkeypatch, capsys):
-    c, out = config(images=LONG, optimiser="muon", lr=2e-2), tmp_path / "run"
+    c, out = config(images=LONG, optimiser="adam", lr=6e-3), tmp_path / "run"
     command = ["train", "mnist", *tiny.arguments(c), "--out", str(out)]
     process = start("-m", "rnp_lib", *command)
     try:
@@ -618,8 +618,8 @@ def poison(monkeypatch, step):
     """Make the KL of one image of a step (counted from 1) not a number."""
     true, count = trainer_module.terms, itertools.count(1)
 
-    def poisoned(model, x, noise, depth):
-        terms = true(model, x, noise, depth)
+    def poisoned(model, x, noise, until):
+        terms = true(model, x, noise, until)
         if next(count) != step:
             return terms
         return Terms(terms.sse, terms.kl * torch.tensor([math.nan] + [1.0] * 7), terms.part)
@@ -689,7 +689,7 @@ def test_two_processes_do_what_one_does(config, images, tmp_path):
     c = config(images=(24, 24), optimiser="adam", lr=1e-3)
     process = torchrun(__file__, "run_among_others", json.dumps(c.to_dict()), tmp_path)
     try:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=400)
     finally:
         end_group(process)
     assert process.returncode == 0, err
@@ -729,7 +729,7 @@ def test_ctrl_c_ends_all_processes_of_the_command(config, tmp_path):
     c = config(images=(16, 160_000), optimiser="adam", lr=1e-3)
     process = torchrun("-m", "rnp_lib", "train", "mnist", *tiny.arguments(c), "--out", out)
     try:
-        wait_until(lambda: last_step(out) >= 2, process, seconds=200)
+        wait_until(lambda: last_step(out) >= 2, process)
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -840,14 +840,14 @@ def test_stages_grow_deeper_and_the_kl_warms_up(trainer):
     assert [t.depth(step) for step in range(5)] == [1, 1, 3, 3, 3]
     objective, seen = t.objective, []
 
-    def spy(x, noise, depth, kl_weight):
-        seen.append((depth, kl_weight.item()))
-        return objective(x, noise, depth, kl_weight)
+    def spy(x, noise, until, kl_weight):
+        seen.append((until, kl_weight.item()))
+        return objective(x, noise, until, kl_weight)
 
     t.update.objective = spy
     for _ in range(5):
         t.train_step()
-    assert seen == [(1, 0.0), (1, 0.25), (3, 0.5), (3, 0.75), (3, 1.0)]
+    assert seen == [(2, 0.0), (2, 0.25), (0, 0.5), (0, 0.75), (0, 1.0)]
 
 
 def test_the_average_follows_the_weights(trainer):
@@ -994,11 +994,11 @@ def run_among_others(config, out):
 def results_in_float64(trainer):
     """Gradients of a first batch at both depths, and the weights at the end of the schedule."""
     results = {}
-    for depth in (1, 2):
+    for until in (1, 0):
         trainer.model.zero_grad()
-        trainer.objective(*trainer.batches(0), depth, 1.0)[0].backward()
+        trainer.objective(*trainer.batches(0), until, 1.0)[0].backward()
         for name, parameter in trainer.model.named_parameters():
-            results[f"gradient {depth} {name}"] = parameter.grad.clone()
+            results[f"gradient {until} {name}"] = parameter.grad.clone()
     while trainer.step < trainer.total:
         trainer.train_step()
     return results | trainer.model.state_dict()
