@@ -92,12 +92,12 @@ def windows(tree: ProgramTree, level: int | None = None) -> Tensor:
 
 
 def evaluate(
-    model: RNP, images: Tensor, samples: int = 10, iwae: int = 0, seed: int = 0
+    model: RNP, images: Tensor, samples: int = 1, iwae: int = 0, seed: int = 0
 ) -> dict[str, float]:
     """Score a model on held-out images (N, 1, H, W), which are on its device.
 
     Args:
-        samples: of the posterior, for the ELBO of each image.
+        samples: of the posterior, for the ELBO of each image: over many images, one does.
         iwae: as many more for the importance-weighted bound, which is left out at 0.
         seed: of the samples.
 
