@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, values: dict) -> None:
+    """Write a JSON file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def sha256(path: str | Path) -> str:
@@ -60,10 +67,14 @@ def git_state() -> dict:
 
 def code_version() -> str:
     """Version of the package and commit it was run from, "+" marking changes since."""
-    try:
-        version = metadata.version("rnp-lib")
-    except metadata.PackageNotFoundError:
-        version = "uninstalled"
     state = git_state()
     commit = (state["commit"] or "unknown")[:12]
-    return f"{version} {commit}{'+' if state['dirty'] else ''}"
+    return f"{version('rnp-lib') or 'uninstalled'} {commit}{'+' if state['dirty'] else ''}"
+
+
+def version(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from rnp_lib import checkpoints
 from rnp_lib.config import Config
-from rnp_lib.files import replacing, sha256
+from rnp_lib.files import sha256, write_json
 
 STALE = 1  # seconds after the epoch: older than whatever it was made of
 
@@ -90,8 +90,7 @@ def settle(
             if trial.is_file() and fresh(json.loads(trial.read_text())) and stands(trial):
                 continue
             if held:
-                with replacing(trial) as temporary:
-                    temporary.write_text(json.dumps({**record, "trials": held}, indent=1) + "\n")
+                write_json(trial, {**record, "trials": held})
                 date(trial, fresh(record) and stands(trial), Path(path).stat().st_mtime)
             elif record:
                 date(Path(path), False)

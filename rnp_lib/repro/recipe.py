@@ -19,12 +19,9 @@ SAMPLES = 4_000  # of the prior, for the classifier to read
 
 def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a command makes, of all sections of the record."""
-    sections = (
-        record["runs"],
-        record["seeds"],
-        *(record[k]["runs"] for k in ("strokes", "transfer")),
-    )
-    return [row for section in sections for row in section if "command" in row]
+    sections = (record, record["strokes"], record["transfer"])
+    found = [*record["seeds"], *(row for section in sections for row in section["runs"])]
+    return [row for row in found if "command" in row]
 
 
 def folder(row: dict[str, Any]) -> str:
@@ -50,10 +47,9 @@ def collect(record: dict[str, Any], runs: Path) -> dict[str, Any]:
 
 
 def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
-    if row["command"].startswith("rnp transfer"):
-        about = checkpoints.metadata(path, checkpoints.ENCODER_FORMAT)
-    else:
-        about = checkpoints.metadata(path)
+    encoder = row["command"].startswith("rnp transfer")
+    form = checkpoints.ENCODER_FORMAT if encoder else checkpoints.FORMAT
+    about = checkpoints.metadata(path, form)
     found = {key: about[key] for key in ("validation_sse", "code") if key in row}
     if "test_sse" in row:
         scores = json.loads(path.with_name("scores.json").read_text(encoding="utf-8"))

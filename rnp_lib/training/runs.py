@@ -4,11 +4,10 @@ import json
 import re
 import shlex
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
-from rnp_lib.files import git_state, replacing
+from rnp_lib.files import git_state
 from rnp_lib.machine import machine
 from rnp_lib.training.trainer import Trainer
 
@@ -33,12 +32,6 @@ def describe(trainer: Trainer, data_sha256: str, validation: str) -> dict:
         "git": git_state(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def write(out: Path, run: dict) -> None:
-    """Write a description to the folder of its run."""
-    with replacing(out / FILE) as temporary:
-        temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 
 def go_on(trainer: Trainer, now: dict) -> dict:
@@ -110,10 +103,9 @@ def _words(changes: dict[str, tuple]) -> str:
 
 
 def _way_back(name: str, was: object) -> str:
-    if name == "data":
-        return "the training images of then"
-    if name == "validation":
-        return "the version of rnp_lib that chose those validation images"
-    if name == "device":
-        return f"--device {was}"
-    return f"--set {shlex.quote(f'{name}={was}')}"
+    ways = {
+        "data": "the training images of then",
+        "validation": "the version of rnp_lib that chose those validation images",
+        "device": f"--device {was}",
+    }
+    return ways.get(name, f"--set {shlex.quote(f'{name}={was}')}")

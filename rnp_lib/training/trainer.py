@@ -162,8 +162,7 @@ class Trainer:
         tensors, about = checkpoints.read(self.out / STATE, STATE_FORMAT)
 
         def part(prefix: str) -> dict[str, Tensor]:
-            n = len(prefix)
-            return {k[n:]: v for k, v in tensors.items() if k.startswith(prefix)}
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.model.load_state_dict(part("model."))
         self.average.load_state_dict(part("average."))
