@@ -15,7 +15,7 @@ from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.report import report
 from rnp_lib.explorer import maps
-from rnp_lib.files import ROOT, replacing, write_json
+from rnp_lib.files import ROOT, read_json, replacing, write_json
 from rnp_lib.machine import pick_device
 from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
@@ -225,8 +225,7 @@ def readme_command(write):
 @click.argument("runs", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def recipe_command(runs):
     """Fill docs/recipe.json with the numbers of the runs in a folder, as workflow/ leaves them."""
-    record = json.loads(recipe.PATH.read_text(encoding="utf-8"))
-    write_json(recipe.PATH, recipe.collect(record, runs))
+    write_json(recipe.PATH, recipe.collect(read_json(recipe.PATH), runs))
 
 
 def main():

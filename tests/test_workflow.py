@@ -17,7 +17,7 @@ from rnp_lib import checkpoints
 from rnp_lib.analysis import controls
 from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.files import ROOT
-from rnp_lib.model.vae import build
+from rnp_lib.model import build
 from rnp_lib.presets import PRESETS
 from rnp_lib.repro import built, recipe
 

@@ -5,7 +5,6 @@ entry of that matrix, as the paper does; `FactorisedLinear` generates its r fact
 Inputs of generated layers are (B, T, n): B programs, T vectors for each of them.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -132,7 +131,6 @@ def _layer_norm(y: Tensor) -> Tensor:
     return F.layer_norm(y, y.shape[-1:])
 
 
-GENERATED_LAYERS = {"full": FullLinear, "factorised": FactorisedLinear}
 ACTIVATIONS = {f.__name__: f for f in (torch.tanh, torch.sin, torch.sigmoid, F.elu, F.relu)}
 
 
@@ -187,16 +185,14 @@ class HyperNetwork(nn.Module):
 
     def _add_layers(self, bias: bool = True, **shapes: tuple[int, int]) -> None:
         c = self.config
-        kind = GENERATED_LAYERS[c.hypernet]
+        kind = FullLinear if c.hypernet == "full" else FactorisedLinear
         for name, (n_in, n_out) in shapes.items():
             self.layers[name] = kind(c.trunk_width, n_in, n_out, bias, c.rank)
 
     def _initialise_networks(self) -> None:
         """As the authors' code does it: one head emits all weights of a generated network."""
-        networks = defaultdict(list)
-        for name, layer in self.layers.items():
-            networks[name.split("_")[0]].append(layer)
-        for layers in networks.values():
+        for network in ("encode", "state", "policy", "patch", "action"):
+            layers = [layer for name, layer in self.layers.items() if name.startswith(network)]
             for layer in layers:
                 layer.initialise(sum(layer.generated for layer in layers))
 

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints
 from rnp_lib import data as datasets
-from rnp_lib.files import ROOT, git_state, project_path, replacing, sha256
+from rnp_lib.files import ROOT, git_state, project_path, read_json, replacing, sha256
 from rnp_lib.machine import machine, pick_device
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.presets import PRESETS
@@ -56,7 +56,7 @@ def read(name: str) -> dict[str, Any]:
     path = ROOT / "figures" / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: `rnp figures --mode full` makes it.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def paper_model(name: str) -> Path | None:

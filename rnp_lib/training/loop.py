@@ -160,7 +160,6 @@ def train(
     """Train a model; under `torchrun`, with all its processes. Test images are not looked at.
 
     Args:
-        config: the recipe.
         out: folder for run.json (how the run was started), state.safetensors, metrics.csv and, at
             the end, model.safetensors.
         resume: go on from the state in `out`, if there is one.

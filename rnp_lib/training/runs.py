@@ -1,13 +1,12 @@
 """run.json: what a run was started with, and whether what there is now can go on with it."""
 
-import json
 import re
 import shlex
 from datetime import UTC, datetime
 
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
-from rnp_lib.files import git_state
+from rnp_lib.files import git_state, read_json
 from rnp_lib.machine import machine
 from rnp_lib.training.trainer import Trainer
 
@@ -46,7 +45,7 @@ def go_on(trainer: Trainer, now: dict) -> dict:
     """
     path = trainer.out / FILE
     try:
-        then = json.loads(path.read_text(encoding="utf-8"))
+        then = read_json(path)
         decisive, incidental = _decisive(then), _incidental(then)
     except FileNotFoundError:
         raise CheckpointError(
