@@ -31,10 +31,11 @@ from rnp_lib.config import Config
 from rnp_lib.data import splits
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import Terms
+from rnp_lib.training import loop
 from rnp_lib.training import step as step_module
 from rnp_lib.training import trainer as trainer_module
 from rnp_lib.training.batches import JITTER, jitter
-from rnp_lib.training.loop import Trainer, TrainingStopped, train
+from rnp_lib.training.loop import Trainer, TrainingStopped
 
 CPU = torch.device("cpu")
 EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
@@ -79,6 +80,15 @@ def trainer(config, images, tmp_path):
 def halves(images):
     """Images to train on, and 10 to validate on."""
     return images[:-10], images[-10:]
+
+
+def train(*arguments, log_every=50, save_every=500, validate_every=1000, **options):
+    """`loop.train` with so many steps between rows, states and validations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_EVERY", log_every)
+        patch.setattr(loop, "SAVE_EVERY", save_every)
+        patch.setattr(loop, "VALIDATE_EVERY", validate_every)
+        return loop.train(*arguments, **options)
 
 
 def rows(out):

@@ -25,6 +25,8 @@ from rnp_lib.training.trainer import STATE, Trainer
 
 COLUMNS = "step images depth minutes lr loss sse kl part gradient_norm validation_sse".split()
 
+LOG_EVERY, SAVE_EVERY, VALIDATE_EVERY = 50, 500, 1000  # steps
+
 
 class TrainingStopped(RuntimeError):
     """Training ended early, and how to go on."""
@@ -98,8 +100,8 @@ def _stop_on_signal(trainer: Trainer) -> Iterator[Callable[[bool], bool]]:
             signal.signal(number, handler)
 
 
-def train_to_end(trainer: Trainer, log_every: int, save_every: int, validate_every: int) -> None:
-    """Train to the end of the schedule, logging, saving and validating every so many steps.
+def train_to_end(trainer: Trainer) -> None:
+    """Train to the end of the schedule, logging, saving and validating now and then.
 
     Raises:
         TrainingStopped: on Ctrl-C or SIGTERM (after saving) and on a loss that is not finite
@@ -112,10 +114,10 @@ def train_to_end(trainer: Trainer, log_every: int, save_every: int, validate_eve
         while trainer.step < trainer.total:
             gathered.append(trainer.train_step())
             step, last = trainer.step, trainer.step == trainer.total
-            logging = step % log_every == 0
-            validating = step % validate_every == 0 or step in trainer.stage_ends
+            logging = step % LOG_EVERY == 0
+            validating = step % VALIDATE_EVERY == 0 or step in trainer.stage_ends
             stopping = agreed(logging)
-            saving = step % save_every == 0 or last or stopping
+            saving = step % SAVE_EVERY == 0 or last or stopping
             if logging or validating or saving:
                 values = _mean(gathered, trainer)
                 gathered.clear()
@@ -153,9 +155,6 @@ def train(
     out: str | Path,
     resume: bool = False,
     device: str | torch.device | None = None,
-    log_every: int = 50,
-    save_every: int = 500,
-    validate_every: int = 1000,
 ) -> Path:
     """Train a model; under `torchrun`, with all its processes. Test images are not looked at.
 
@@ -164,7 +163,6 @@ def train(
             the end, model.safetensors.
         resume: go on from the state in `out`, if there is one.
         device: "cpu", "cuda", …; the GPU if there is one unless told.
-        log_every, save_every, validate_every: steps between rows, states and validations.
 
     Returns:
         The path of the trained model, weights averaged; its metadata hold run.json.
@@ -191,7 +189,7 @@ def train(
             trainer.load_state()
         if trainer.rank == 0:
             write_json(out / runs.FILE, run)
-        train_to_end(trainer, log_every, save_every, validate_every)
+        train_to_end(trainer)
         if trainer.rank == 0:
             _publish(trainer, run)
         return out / "model.safetensors"

@@ -84,14 +84,11 @@ class Step:
             optimiser.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
-        self._update()
+        # The optimisers' step, of which `rate` is taken: their own rates would be recorded.
+        with torch.no_grad():
+            torch._foreach_copy_(self.before, self.parameters)
+            for optimiser in self.optimisers:
+                optimiser.step()
+            for before, parameter in zip(self.before, self.parameters, strict=True):
+                torch.lerp(before, parameter, self.rate.to(before), out=parameter)
         return torch.cat([values, norm.detach().reshape(1)])
-
-    @torch.no_grad()
-    def _update(self) -> None:
-        """The optimisers' step, of which `rate` is taken: their own rates would be recorded."""
-        torch._foreach_copy_(self.before, self.parameters)
-        for optimiser in self.optimisers:
-            optimiser.step()
-        for before, parameter in zip(self.before, self.parameters, strict=True):
-            torch.lerp(before, parameter, self.rate.to(before), out=parameter)
