@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from rnp_lib.config import Config
 from rnp_lib.files import ROOT, replacing, sha256
@@ -55,20 +56,14 @@ def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
 
 def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
     """Save a model for use: weights as float16, its config, and `metadata` (data hash, scores…)."""
-    write(path, FORMAT, _halved(model), {"config": model.config.to_dict(), **metadata})
+    about = {"config": model.config.to_dict(), **metadata}
+    write(path, FORMAT, deepcopy(model).half().state_dict(), about)
 
 
 def save_encoder(path: str | Path, model: ImageModel, base: str | Path, metadata: dict) -> None:
     """Save the image encoder of `model` as float16, for use with the rest of the model `base`."""
     about = {"base": Path(base).stem, "base_sha256": sha256(find(base)), **metadata}
-    write(path, ENCODER_FORMAT, _halved(model.encoder), about)
-
-
-def _halved(module: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in module.state_dict().items()
-    }
+    write(path, ENCODER_FORMAT, deepcopy(model.encoder).half().state_dict(), about)
 
 
 def find(name: str | Path) -> Path:

@@ -1,6 +1,7 @@
 """The command line: `rnp` and `data`, `train`, `transfer`, `evaluate`, `figures`, …"""
 
 import difflib
+import functools
 import json
 from pathlib import Path
 
@@ -14,11 +15,32 @@ from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.report import report
 from rnp_lib.explorer import maps
-from rnp_lib.files import ROOT, replacing
+from rnp_lib.files import ROOT, read_json, replacing, write_json
+from rnp_lib.machine import pick_device
 from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
 from rnp_lib.repro import readme, recipe, records
 from rnp_lib.training import loop as training
+
+
+def _usable(context: click.Context, option: click.Option, name: str | None) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    usable = ["cpu", accelerator.type] if accelerator else ["cpu"]
+    if name and name.split(":")[0] not in usable:
+        raise ValueError(f"device {name!r} cannot be used: this machine has {', '.join(usable)}.")
+    return pick_device(name)
+
+
+_path_option = functools.partial(click.option, type=click.Path(path_type=Path))
+_settings_option = functools.partial(
+    click.option, "--set", "settings", multiple=True, metavar="KEY=VALUE"
+)
+_device_option = functools.partial(
+    click.option,
+    "--device",
+    callback=_usable,
+    help="cpu, cuda, ...; the GPU if there is one unless told.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -45,12 +67,10 @@ def data_command(names):
 
 @commands.command("train")
 @click.argument("preset", type=click.Choice(sorted(PRESETS)))
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the run; runs/PRESET if not given."
-)
+@_settings_option(help="Change a setting.")
+@_path_option("--out", help="Folder of the run; runs/PRESET if not given.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
-@click.option("--device", help="cpu, cuda, ...; the GPU if there is one unless told.")
+@_device_option()
 def train_command(preset, settings, out, resume, device):
     """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
 
@@ -58,15 +78,7 @@ def train_command(preset, settings, out, resume, device):
     evaluate` scores the model on them.
     """
     config = PRESETS[preset].override(list(settings))
-    training.train(config, out or Path("runs") / preset, resume, _usable(device))
-
-
-def _usable(device: str | None) -> str | None:
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    usable = ["cpu", accelerator.type] if accelerator else ["cpu"]
-    if device and device.split(":")[0] not in usable:
-        raise ValueError(f"device {device!r} cannot be used: this machine has {', '.join(usable)}.")
-    return device
+    training.train(config, out or Path("runs") / preset, resume, device)
 
 
 @commands.command("transfer")
@@ -81,22 +93,20 @@ def _usable(device: str | None) -> str | None:
 @click.option("--seed", default=0, help="Of the model that starts, and of what follows.")
 @click.option("--shots", type=click.IntRange(1), help="Learn from so few images of the digit.")
 @click.option("--draw", default=0, help="Number that settles which these are.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
+@_settings_option(help="Change the recipe.")
 @click.option("--base", help="Model that starts, a name or a path; the committed one of seed 0.")
-@click.option(
+@_path_option(
     "--out",
-    type=click.Path(path_type=Path),
     help="The trial's record, .json, or its encoder; runs/encoder-TASK.safetensors if not given.",
 )
-@click.option("--device", help="cpu, cuda, ...; the GPU if there is one unless told.")
+@_device_option()
 def transfer_command(task, model, condition, seed, shots, draw, settings, base, out, device):
     """Run one trial of transfer: unless told, retrain the image encoder of a committed model for
     characters that it has not seen."""
-    device = torch.device(_usable(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
     out = out or Path("runs") / f"encoder-{task}.safetensors"
     trial = controls.Trial(model, condition, seed, shots, draw)
     if out.suffix == ".json":
-        _write_json(out, controls.run(task, trial, device, base, settings)[0])
+        write_json(out, controls.run(task, trial, device, base, settings)[0])
     else:
         controls.save_encoder(out, task, trial, device, base, settings)
     click.echo(out)
@@ -105,35 +115,22 @@ def transfer_command(task, model, condition, seed, shots, draw, settings, base, 
 @commands.command("collect")
 @click.argument("task", type=click.Choice(list(TASKS)))
 @click.argument("trials", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="figures/transfer_TASK.json")
+@_path_option("--out", help="figures/transfer_TASK.json")
 def collect_command(task, trials, out):
     """Put records of a task's trials, as `rnp transfer` writes them, into one record."""
     record = controls.collect(task, trials)
-    _write_json(out or Path("figures") / f"transfer_{task}.json", record)
+    write_json(out or Path("figures") / f"transfer_{task}.json", record)
     click.echo(controls.table(record))
 
 
 @commands.command("classifier")
 @click.argument("dataset", type=click.Choice(["mnist", "fashion", "omniglot"]))
-@click.option("--out", type=click.Path(path_type=Path), help="runs/classifier-DATASET.safetensors")
+@_path_option("--out", help="runs/classifier-DATASET.safetensors")
 def classifier_command(dataset, out):
     """Train the small classifier that judges samples: some minutes on one CPU core."""
     path = out or Path("runs") / f"classifier-{dataset}.safetensors"
     accuracy = classifier.train_classifier(dataset, path)
     click.echo(f"{path}: {accuracy:.2%} of the validation images")
-
-
-def _json_option(text: str):
-    return click.option("--json", "path", type=click.Path(path_type=Path), help=text)
-
-
-def _plot_option(text: str):
-    return click.option("--plot", type=click.Path(path_type=Path), help=text)
-
-
-def _write_json(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def _write_plot(path: Path, figure: Figure) -> None:
@@ -149,8 +146,8 @@ def _write_plot(path: Path, figure: Figure) -> None:
 @click.option(
     "--iwae", type=click.IntRange(0), default=0, help="Also the bound of so many samples."
 )
-@_json_option("Also write the scores and the model's history here.")
-@_plot_option("Also draw the parses of four test images here.")
+@_path_option("--json", "path", help="Also write the scores and the model's history here.")
+@_path_option("--plot", help="Also draw the parses of four test images here.")
 def evaluate_command(checkpoint, dataset, iwae, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     model = checkpoints.load(checkpoint)
@@ -159,7 +156,7 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot):
     scores = {"data": dataset, **parsing.evaluate(model, images, iwae=iwae)}
     click.echo(json.dumps(scores, indent=1))
     if path:
-        _write_json(path, {"numbers": scores, "model": checkpoints.metadata(checkpoint)})
+        write_json(path, {"numbers": scores, "model": checkpoints.metadata(checkpoint)})
     if plot:
         spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
         with torch.no_grad():
@@ -174,19 +171,18 @@ def map_command(checkpoint):
 
 
 @commands.command("bench")
-@click.option("--device", default="cpu", help="cpu, cuda, ...")
+@_device_option(default="cpu", help="cpu, cuda, ...")
 @click.option("--learn", is_flag=True, help="Also time training to given errors on MNIST.")
-@_json_option("Also write all of it here.")
-@_plot_option("Also draw it here.")
+@_path_option("--json", "path", help="Also write all of it here.")
+@_path_option("--plot", help="Also draw it here.")
 def bench_command(device, learn, path, plot):
     """Measure training and parsing beside a naive port and a plain VAE; takes two minutes or so."""
-    device = torch.device(_usable(device))
     result = bench.run(device)
     if learn:
         result["learn"] = bench.learn(device)
     click.echo(report(result))
     if path:
-        _write_json(path, result)
+        write_json(path, result)
     if plot:
         _write_plot(plot, plots.speed(result))
 
@@ -229,13 +225,14 @@ def readme_command(write):
 @click.argument("runs", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def recipe_command(runs):
     """Fill docs/recipe.json with the numbers of the runs in a folder, as workflow/ leaves them."""
-    record = json.loads(recipe.PATH.read_text(encoding="utf-8"))
-    _write_json(recipe.PATH, recipe.collect(record, runs))
+    write_json(recipe.PATH, recipe.collect(read_json(recipe.PATH), runs))
 
 
 def main():
     """Run a command; an expected error is one sentence and exit status 1."""
-    expected = (
+    try:
+        commands()
+    except (
         ValueError,
         FileNotFoundError,
         FileExistsError,
@@ -243,8 +240,5 @@ def main():
         data.DataUnavailable,
         figures.FigureError,
         training.TrainingStopped,
-    )
-    try:
-        commands()
-    except expected as error:
+    ) as error:
         raise SystemExit(f"rnp: {error}") from None

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -120,41 +119,27 @@ class Config:
         stretch = math.sqrt(1 + self.shear**2)  # shear lengthens one side of a window by this
         wide = [str(pair) for pair in self.extent if not pair[0] <= pair[1] < 1 / stretch]
         total = sum(self.images)
-        for wrong, sentence in (
-            (
-                len(self.extent) != self.depth,
-                f"extent must be one (min, max) pair or one for each of the {self.depth} levels "
-                f"of tau: got {len(self.extent)}.",
+        problems = {
+            f"extent must be one (min, max) pair or one for each of the {self.depth} levels "
+            f"of tau: got {len(self.extent)}.": len(self.extent) != self.depth,
+            f"a child must be smaller than its parent: extent {', '.join(wide)} with shear "
+            f"{self.shear} needs 0 < min <= max < {1 / stretch:.3f}.": wide,
+            f"image_size must be a multiple of 4 for the plain VAE: got {self.image_size}.": (
+                self.model == "vae" and self.image_size % 4
             ),
-            (
-                wide,
-                f"a child must be smaller than its parent: extent {', '.join(wide)} with shear "
-                f"{self.shear} needs 0 < min <= max < {1 / stretch:.3f}.",
+            "dabs stand in for the patches of programs, which a plain VAE has not: set dabs=0.": (
+                self.model == "vae" and self.dabs
             ),
-            (
-                self.model == "vae" and self.image_size % 4,
-                f"image_size must be a multiple of 4 for the plain VAE: got {self.image_size}.",
+            "images must list how many images each depth sees, the last one (the whole tree) "
+            f"above 0: got {self.images}.": not any(self.images[-1:]),
+            "dabs must end before training does, and they take twice as many images as they "
+            f"are set to: got {self.dabs:,} of {total:,}.": 2 * self.dabs > total,
+            f"kl_warmup must end before training does: got {self.kl_warmup:,} of {total:,}.": (
+                self.kl_warmup > total
             ),
-            (
-                self.model == "vae" and self.dabs,
-                "dabs stand in for the patches of programs, which a plain VAE has not: set dabs=0.",
-            ),
-            (
-                not any(self.images[-1:]),
-                "images must list how many images each depth sees, the last one (the whole tree) "
-                f"above 0: got {self.images}.",
-            ),
-            (
-                2 * self.dabs > total,
-                "dabs must end before training does, and they take twice as many images as they "
-                f"are set to: got {self.dabs:,} of {total:,}.",
-            ),
-            (
-                self.kl_warmup > total,
-                f"kl_warmup must end before training does: got {self.kl_warmup:,} of {total:,}.",
-            ),
-        ):
-            if wrong:
+        }
+        for sentence, found in problems.items():
+            if found:
                 raise ValueError(sentence)
         return self
 
@@ -197,19 +182,6 @@ class Config:
         return self.from_dict({**self.to_dict(), **changes})
 
 
-def _in_one_sentence(init: Callable) -> Callable:
-    """`Config.__init__` with a ValueError of one sentence for all that pydantic finds wrong."""
-
-    @functools.wraps(init)
-    def checked(self, **settings):
-        try:
-            init(self, **settings)
-        except ValidationError as error:
-            raise ValueError(_sentence(error, settings)) from None
-
-    return checked
-
-
 def _sentence(error: ValidationError, settings: dict) -> str:
     known = Config.__pydantic_fields__
     unknown = sorted(settings.keys() - known)
@@ -224,4 +196,16 @@ def _sentence(error: ValidationError, settings: dict) -> str:
     return f"{expected}: got {settings[name]!r}{hint}."
 
 
-Config.__init__ = _in_one_sentence(Config.__init__)
+_pydantic_init = Config.__init__
+
+
+@functools.wraps(_pydantic_init)
+def _checked_init(self, **settings):
+    """With a ValueError of one sentence for all that pydantic finds wrong."""
+    try:
+        _pydantic_init(self, **settings)
+    except ValidationError as error:
+        raise ValueError(_sentence(error, settings)) from None
+
+
+Config.__init__ = _checked_init

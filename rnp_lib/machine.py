@@ -1,14 +1,20 @@
-"""Where something was computed: the device and its chip, threads, platform, package versions."""
+"""Where something is computed: the device and its chip, threads, platform, package versions."""
 
 import platform
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rnp_lib.files import version
+
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn", "rnp-lib")
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; unless told, the GPU if there is one, else the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -17,18 +23,11 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": _versions(),
+        "packages": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
     }
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
 
 
 def _device_name(device: torch.device) -> str:

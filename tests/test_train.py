@@ -31,10 +31,11 @@ from rnp_lib.config import Config
 from rnp_lib.data import splits
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import Terms
+from rnp_lib.training import loop
 from rnp_lib.training import step as step_module
 from rnp_lib.training import trainer as trainer_module
 from rnp_lib.training.batches import JITTER, jitter
-from rnp_lib.training.loop import Trainer, TrainingStopped, train
+from rnp_lib.training.loop import Trainer, TrainingStopped
 
 CPU = torch.device("cpu")
 EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
@@ -79,6 +80,15 @@ def trainer(config, images, tmp_path):
 def halves(images):
     """Images to train on, and 10 to validate on."""
     return images[:-10], images[-10:]
+
+
+def train(*arguments, log_every=50, save_every=500, validate_every=1000, **options):
+    """`loop.train` with so many steps between rows, states and validations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_EVERY", log_every)
+        patch.setattr(loop, "SAVE_EVERY", save_every)
+        patch.setattr(loop, "VALIDATE_EVERY", validate_every)
+        return loop.train(*arguments, **options)
 
 
 def rows(out):
@@ -179,8 +189,8 @@ def end_group(process):
 # ---- a run ---------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_a_model_a_state_and_a_log(config, finished):
-    out = finished(config(images=LONG, optimiser="adam", lr=6e-3))
+def test_a_run_leaves_a_model_a_state_and_a_log(config, finished, trainer):
+    out, scheduled = finished(config(images=LONG, optimiser="adam", lr=6e-3)), trainer(images=LONG)
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors",
         "state.safetensors",
@@ -202,8 +212,7 @@ def test_a_run_leaves_a_model_a_state_and_a_log(config, finished):
     assert minutes == sorted(minutes)
     for row in log:
         c, step = config(images=LONG), int(row["step"])
-        rate = 6e-3 * trainer_module.learning_rate_factor(c, step - 1, 40 if step > 40 else 0, 80)
-        assert float(row["lr"]) == pytest.approx(rate)
+        assert float(row["lr"]) == pytest.approx(6e-3 * scheduled.rate(step - 1))
         squared = float(row["sse"]) + c.part_weight * float(row["part"])
         loss = squared / (2 * c.sigma2) + float(row["kl"])
         assert float(row["loss"]) == pytest.approx(loss, rel=1e-4)
@@ -805,19 +814,17 @@ def test_seeds_are_the_same_on_every_machine(trainer):
     assert len(set(seeds.values())) == 300
 
 
-def test_learning_rates(config):
-    factor = trainer_module.learning_rate_factor
-    c = config(warmup=4)
+def test_learning_rates(trainer):
+    def rates(**changes):
+        t = trainer(images=(64, 96), **changes)  # stages of 8 and of 12 steps
+        return [t.rate(step) for step in range(21)]
+
     cosine = [0.5 * (1 + math.cos(math.pi * step / 20)) for step in range(21)]
-    expected = [0.25, 0.5 * cosine[1], 0.75 * cosine[2], *cosine[3:]]
-    assert [factor(c, step, 0, 20) for step in range(21)] == pytest.approx(expected)
-    assert factor(c, 10, 0, 20) == pytest.approx(0.5)
-    assert factor(c, 20, 0, 20) == pytest.approx(0.0)
-    again = [0.25 * cosine[8], 0.5 * cosine[9], 0.75 * cosine[10], cosine[11]]
-    assert [factor(c, step, 8, 20) for step in range(8, 12)] == pytest.approx(again)
-    c = config(warmup=4, decay="none")
-    assert [factor(c, step, 0, 20) for step in (0, 1, 2, 3, 4, 19)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert factor(config(warmup=0), 0, 0, 20) == 1
+    warm = [0.25, 0.5, 0.75, *[1] * 5, 0.25, 0.5, 0.75, *[1] * 9]
+    decayed = [w * c for w, c in zip(warm, cosine, strict=False)]
+    assert rates(warmup=4)[:20] == pytest.approx(decayed)
+    assert rates(warmup=4, decay="none")[:20] == warm
+    assert rates(warmup=0) == pytest.approx(cosine)
 
 
 @pytest.mark.parametrize("optimiser", ["muon", "adam"])

@@ -33,20 +33,20 @@ def peak_memory_mb(name: str, batch: int, device: torch.device) -> float:
 
 
 def _grown_by_training(name: str, batch: int, device: torch.device) -> float:
-    on_gpu = device.type == "cuda"
-    if on_gpu:
+    if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device) if on_gpu else _most_resident()
+    before = _most_held(device)
     row = Row(make(name), batch, device)
     for _ in range(4):  # on a GPU the fourth is a replay
         row.train_step()
-    after = torch.cuda.max_memory_allocated(device) if on_gpu else _most_resident()
-    return (after - before) / 1e6
+    return (_most_held(device) - before) / 1e6
 
 
-def _most_resident() -> int:
+def _most_held(device: torch.device) -> int:
     """Bytes that this process has held at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where ru_maxrss includes what the parent held
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])

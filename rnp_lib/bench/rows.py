@@ -1,9 +1,11 @@
 """The rows of the benchmark: which models, with their training step and their parse."""
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -54,8 +56,6 @@ class Row:
         self.step = Step(Objective(model), make_optimisers(model), c, self.x, dtype, replay)
         self.step.x.copy_(self.x)
         self.step.noise.normal_()
-        self.work = {"train": self.train_step, "parse": self.parse}
-        self.times = {work: [] for work in self.work}
 
     def train_step(self) -> None:
         self.step(until=0)
@@ -70,22 +70,18 @@ class Row:
             self.parse()
         return counter.get_total_flops() // len(self.x)
 
-    def measure(self) -> None:
-        for name, work in self.work.items():
-            self.times[name].append(seconds(work, self.x.device))
-
-    def speed(self, work: str) -> dict[str, float]:
-        """Images per second, median and quartiles, of all but the first two rounds."""
-        quartiles = statistics.quantiles(self.times[work][2:], n=4)
-        fast, middle, slow = (len(self.x) / each for each in quartiles)
-        return {"median": middle, "low": slow, "high": fast}
-
 
 def measure(rows: dict[str, Row], rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Images per second of every kind of work and row, the rows taking turns after a warm-up."""
-    for _ in range(rounds + 2):
-        for row in rows.values():
-            row.measure()
-    return {
-        work: {name: row.speed(work) for name, row in rows.items()} for work in ("train", "parse")
-    }
+    """Images per second of every kind of work and row, median and quartiles, the rows taking turns
+    after two rounds of warm-up."""
+    works = {"train": Row.train_step, "parse": Row.parse}
+    found: dict[str, dict] = {work: {} for work in works}
+    turns = list(itertools.product(rows.items(), works.items()))
+    times = [
+        [seconds(partial(do, row), row.x.device) for (_, row), (_, do) in turns]
+        for _ in range(rounds + 2)
+    ]
+    for ((name, row), (work, _)), spent in zip(turns, zip(*times[2:], strict=True), strict=True):
+        fast, middle, slow = (len(row.x) / each for each in statistics.quantiles(spent, n=4))
+        found[work][name] = {"median": middle, "low": slow, "high": fast}
+    return found

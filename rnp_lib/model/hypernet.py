@@ -5,7 +5,6 @@ entry of that matrix, as the paper does; `FactorisedLinear` generates its r fact
 Inputs of generated layers are (B, T, n): B programs, T vectors for each of them.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -37,11 +36,8 @@ class FullLinear(nn.Module):
         self.head = nn.Linear(width, n_out * n_in, bias=False)
         self.common = nn.Linear(n_in, n_out, bias=False)
         self.bias = nn.Linear(width, n_out) if bias else None
+        self.generated = n_out * (n_in + bias)
         self.initialise(self.generated)
-
-    @property
-    def generated(self) -> int:
-        return self.head.out_features + (self.bias.out_features if self.bias else 0)
 
     def initialise(self, outputs: int) -> None:
         """Glorot's start for a head that emits `outputs` numbers, those of other layers included.
@@ -49,17 +45,24 @@ class FullLinear(nn.Module):
         The more a head emits, the weaker its network starts: with weights of the usual variance
         1/n_in, unnormalised recurrent networks start out chaotic and training diverges.
         """
-        for head in (self.head, self.bias) if self.bias else (self.head,):
-            nn.init.normal_(head.weight, std=(2 / (head.in_features + outputs)) ** 0.5)
+        std = (2 / (self.head.in_features + outputs)) ** 0.5
+        nn.init.normal_(self.head.weight, std=std)
         nn.init.zeros_(self.common.weight)
         if self.bias:
+            nn.init.normal_(self.bias.weight, std=std)
             nn.init.zeros_(self.bias.bias)
 
     def forward(self, h: Tensor) -> Bound:
         weight = F.linear(h, self.head.weight, self.common.weight.flatten())
         weight = weight.view(-1, self.n_out, self.n_in)
         bias = self.bias(h).unsqueeze(1) if self.bias else None
-        return partial(self._apply_to, *_shared_weight(weight), bias)
+        # Generated weights are the bulk of all memory traffic: autograd would write their gradient
+        # once for each use and add it up. Instead every use leaves its factors in a list, and the
+        # token, on which all uses depend, makes one batched product of them when the last one has
+        # been differentiated.
+        uses: list[tuple[Tensor, Tensor]] = []
+        token = _CollectUses.apply(weight, uses)
+        return partial(self._apply_to, weight.detach(), uses, token, bias)
 
     def _apply_to(self, weight, uses, token, bias: Tensor | None, v: Tensor, norm=None) -> Tensor:
         y = _Use.apply(v.to(weight.dtype), token, weight, uses)
@@ -67,18 +70,9 @@ class FullLinear(nn.Module):
         return y if bias is None else y + bias
 
 
-def _shared_weight(weight: Tensor) -> tuple[Tensor, list, Tensor]:
-    """What `_Use` needs of generated weights (B, out, in) that are used once in every step.
-
-    They are the bulk of all memory traffic: autograd would write their gradient once for each use
-    and add it up. Instead every use leaves its factors in a list, and the token, on which all uses
-    depend, makes one batched product of them when the last one has been differentiated.
-    """
-    uses: list[tuple[Tensor, Tensor]] = []
-    return weight.detach(), uses, _CollectUses.apply(weight, uses)
-
-
 class _CollectUses(torch.autograd.Function):
+    """weight (B, out, in) -> the token of its uses."""
+
     @staticmethod
     def forward(ctx, weight, uses):
         ctx.uses = uses
@@ -137,11 +131,7 @@ def _layer_norm(y: Tensor) -> Tensor:
     return F.layer_norm(y, y.shape[-1:])
 
 
-GENERATED_LAYERS = {"full": FullLinear, "factorised": FactorisedLinear}
-
-STATE_ACTIVATIONS = {"tanh": torch.tanh, "elu": F.elu}
-PATCH_ACTIVATIONS = {"sigmoid": torch.sigmoid, "relu": F.relu}
-ACTION_ACTIVATIONS = {"tanh": torch.tanh, "sin": torch.sin}
+ACTIVATIONS = {f.__name__: f for f in (torch.tanh, torch.sin, torch.sigmoid, F.elu, F.relu)}
 
 
 class HyperNetwork(nn.Module):
@@ -195,16 +185,14 @@ class HyperNetwork(nn.Module):
 
     def _add_layers(self, bias: bool = True, **shapes: tuple[int, int]) -> None:
         c = self.config
-        kind = GENERATED_LAYERS[c.hypernet]
+        kind = FullLinear if c.hypernet == "full" else FactorisedLinear
         for name, (n_in, n_out) in shapes.items():
             self.layers[name] = kind(c.trunk_width, n_in, n_out, bias, c.rank)
 
     def _initialise_networks(self) -> None:
         """As the authors' code does it: one head emits all weights of a generated network."""
-        networks = defaultdict(list)
-        for name, layer in self.layers.items():
-            networks[name.split("_")[0]].append(layer)
-        for layers in networks.values():
+        for network in ("encode", "state", "policy", "patch", "action"):
+            layers = [layer for name, layer in self.layers.items() if name.startswith(network)]
             for layer in layers:
                 layer.initialise(sum(layer.generated for layer in layers))
 
@@ -231,14 +219,12 @@ class Program:
     """
 
     def __init__(self, net: HyperNetwork, h: Tensor):
-        c = net.config
+        self.net, c = net, net.config
         self.layers = {name: layer(h) for name, layer in net.layers.items()}
         self.norm = _layer_norm if c.normalise else None
-        self.state_activation = STATE_ACTIVATIONS[c.state_activation]
-        self.patch_activation = PATCH_ACTIVATIONS[c.patch_activation]
-        self.action_activation = ACTION_ACTIVATIONS[c.action_activation]
-        self.patch_bias = net.patch_bias
-        self.dab, self.dab_share = (net.dab, net.dab_share) if c.dabs else (None, None)
+        self.state_activation = ACTIVATIONS[c.state_activation]
+        self.patch_activation = ACTIVATIONS[c.patch_activation]
+        self.action_activation = ACTIVATIONS[c.action_activation]
         h = h.unsqueeze(1)
         self.state_0 = self.state_activation(net.state_0(h))
         self.policy_0 = self.state_activation(net.policy_0(h))
@@ -250,12 +236,17 @@ class Program:
     def _hidden(self, name: str, v: Tensor) -> Tensor:
         return F.elu(self.layers[name](v, self.norm))
 
+    def _network(self, name: str, layers: int, v: Tensor) -> Tensor:
+        for i in range(1, layers):
+            v = self._hidden(f"{name}_{i}", v)
+        return self.layers[f"{name}_{layers}"](v)
+
     def encode(self, patch: Tensor | None, action: Tensor) -> Tensor:
         """E: what the last step drew (B, T, pixels), or None, and its action (B, T, 6) -> e."""
         seen = self._hidden("encode_a", action)
         if patch is not None:
             seen = torch.cat([self._hidden("encode_x", patch), seen], -1)
-        return self.layers["encode_3"](self._hidden("encode_2", self._hidden("encode_1", seen)))
+        return self._network("encode", 3, seen)
 
     def next_state(self, state: Tensor, e: Tensor) -> Tensor:
         """f_state: (B, T, |z|), (B, T, e) -> (B, T, |z|), which is the child program."""
@@ -267,13 +258,10 @@ class Program:
 
     def action(self, policy: Tensor) -> Tensor:
         """T: (B, T, |z|) -> (B, T, 6), each in [-1, 1]."""
-        for name in ("action_1", "action_2", "action_3"):
-            policy = self._hidden(name, policy)
-        return self.action_activation(self.layers["action_4"](policy))
+        return self.action_activation(self._network("action", 4, policy))
 
     def patch(self, state: Tensor) -> Tensor:
         """D: (B, T, |z|) -> (B, T, pixels), what the child looks like."""
-        for name in ("patch_1", "patch_2", "patch_3"):
-            state = self._hidden(name, state)
-        patch = self.patch_activation(self.layers["patch_4"](state) + self.patch_bias)
-        return patch if self.dab is None else patch + self.dab_share * (self.dab - patch)
+        net = self.net
+        patch = self.patch_activation(self._network("patch", 4, state) + net.patch_bias)
+        return patch + net.dab_share * (net.dab - patch) if net.config.dabs else patch

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from safetensors import safe_open
 
 from rnp_lib import checkpoints
 from rnp_lib.config import Config
-from rnp_lib.files import replacing, sha256
+from rnp_lib.files import git, read_json, sha256, write_json
 
 STALE = 1  # seconds after the epoch: older than whatever it was made of
 
@@ -26,7 +25,7 @@ STALE = 1  # seconds after the epoch: older than whatever it was made of
 def inputs(path: Path) -> dict[str, str]:
     """What a record, an encoder or a map says it was made of: file -> SHA-256."""
     if path.suffix == ".json":
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         bases = (trial["base"] for trial in record.get("trials", ()))
         return record.get("checkpoints", {}) | {base["path"]: base["sha256"] for base in bases}
     if path.suffix != ".safetensors":
@@ -76,28 +75,21 @@ def settle(
         os.utime(path, (time, time))
 
     files = [path for path in files if Path(path).is_file()]
-    changed = _git("diff", "--name-only", "--relative", "HEAD")
-    committed = float(next(iter(_git("log", "-1", "--format=%ct")), 0))
-    for path in {*_git("ls-files", "--", *files)} - {*changed}:
+    changed = git("diff", "--name-only", "--relative", "HEAD")
+    committed = float(next(iter(git("log", "-1", "--format=%ct")), 0))
+    for path in {*git("ls-files", "--", *files)} - {*changed}:
         os.utime(path, (committed, committed))
     for path in map(Path, files):
         date(path, str(path) not in outdated and stands(path))
     for path, trials in records.items():
-        record = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+        record = read_json(path) if Path(path).is_file() else {}
         for trial, wanted in trials.items():
             trial = Path(trial)
             held = [one for one in record.get("trials", ()) if wanted.items() <= one.items()]
-            if trial.is_file() and fresh(json.loads(trial.read_text())) and stands(trial):
+            if trial.is_file() and fresh(read_json(trial)) and stands(trial):
                 continue
             if held:
-                with replacing(trial) as temporary:
-                    temporary.write_text(json.dumps({**record, "trials": held}, indent=1) + "\n")
+                write_json(trial, {**record, "trials": held})
                 date(trial, fresh(record) and stands(trial), Path(path).stat().st_mtime)
             elif record:
                 date(Path(path), False)
-
-
-def _git(*words: str) -> list[str]:
-    """The lines that git answers; none where there is no repository."""
-    done = subprocess.run(["git", *words], capture_output=True, text=True)
-    return done.stdout.splitlines() if done.returncode == 0 else []

@@ -6,7 +6,6 @@ parameter that the notebook does not have, and knows nothing of figures; all are
 
 import ast
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -20,7 +19,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from rnp_lib.files import ROOT
+from rnp_lib.files import ROOT, read_json
 from rnp_lib.repro import records
 
 # Notebook -> the figures it makes, in the order in which the notebooks run.
@@ -170,10 +169,7 @@ def _run_one(notebook: str, mode: str, parameters: Mapping[str, Any]) -> dict[Pa
         raise FigureError(f"{error} (see {os.path.relpath(failed)})") from error
     finally:
         running.unlink(missing_ok=True)
-    return {
-        record.with_suffix(".png"): json.loads(record.read_text(encoding="utf-8"))
-        for record in made
-    }
+    return {record.with_suffix(".png"): read_json(record) for record in made}
 
 
 def _execute(notebook: str, copy: Path, parameters: Mapping[str, Any], bar: bool) -> None:

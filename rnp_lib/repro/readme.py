@@ -9,13 +9,12 @@ those of TABLES.
 """
 
 import functools
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from rnp_lib import checkpoints
-from rnp_lib.files import ROOT
+from rnp_lib.files import ROOT, read_json
 from rnp_lib.repro import records
 
 NUMBER = re.compile(r"((?:(?<!\w)-)?\d[\d,]*(?:\.\d+)?|)<!-- (\S+?):(\S+) -->")
@@ -69,7 +68,7 @@ def _source(name: str) -> dict[str, Any]:
     if folder == "checkpoints":
         return checkpoints.metadata(stem)
     if folder:
-        return json.loads((ROOT / f"{name}.json").read_text(encoding="utf-8"))
+        return read_json(ROOT / f"{name}.json")
     record = records.read(name)
     return record.get("numbers", {}) | record
 

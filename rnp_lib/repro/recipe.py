@@ -3,7 +3,6 @@
 The rows and their commands are written by hand; `collect` fills in what the runs came to.
 """
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from rnp_lib import checkpoints, data
 from rnp_lib.analysis import classifier, parsing, sampling
-from rnp_lib.files import ROOT, sha256
+from rnp_lib.files import ROOT, read_json, sha256
 
 PATH = ROOT / "docs" / "recipe.json"
 SAMPLES = 4_000  # of the prior, for the classifier to read
@@ -19,12 +18,9 @@ SAMPLES = 4_000  # of the prior, for the classifier to read
 
 def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a command makes, of all sections of the record."""
-    sections = (
-        record["runs"],
-        record["seeds"],
-        *(record[k]["runs"] for k in ("strokes", "transfer")),
-    )
-    return [row for section in sections for row in section if "command" in row]
+    sections = (record, record["strokes"], record["transfer"])
+    found = [*record["seeds"], *(row for section in sections for row in section["runs"])]
+    return [row for row in found if "command" in row]
 
 
 def folder(row: dict[str, Any]) -> str:
@@ -50,14 +46,12 @@ def collect(record: dict[str, Any], runs: Path) -> dict[str, Any]:
 
 
 def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
-    if row["command"].startswith("rnp transfer"):
-        about = checkpoints.metadata(path, checkpoints.ENCODER_FORMAT)
-    else:
-        about = checkpoints.metadata(path)
+    encoder = row["command"].startswith("rnp transfer")
+    form = checkpoints.ENCODER_FORMAT if encoder else checkpoints.FORMAT
+    about = checkpoints.metadata(path, form)
     found = {key: about[key] for key in ("validation_sse", "code") if key in row}
     if "test_sse" in row:
-        scores = json.loads(path.with_name("scores.json").read_text(encoding="utf-8"))
-        found["test_sse"] = scores["numbers"]["sse"]
+        found["test_sse"] = read_json(path.with_name("scores.json"))["numbers"]["sse"]
     if "samples_legible" in row:
         model = checkpoints.load(path)
         images, _ = data.load(model.config.dataset, "train", model.config.image_size)

@@ -18,7 +18,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,13 +30,14 @@ from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints
 from rnp_lib import data as datasets
-from rnp_lib.files import ROOT, git_state, project_path, replacing, sha256
-from rnp_lib.machine import machine
+from rnp_lib.files import ROOT, git_state, project_path, read_json, replacing, sha256
+from rnp_lib.machine import machine, pick_device
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.presets import PRESETS
 
 MODES = ("quick", "full", "paper")
 DPI = 200
+STAMP = {"ha": "center", "va": "top", "fontsize": 8, "color": "crimson"}
 
 
 def folder(mode: str, stand_in: bool = False) -> Path:
@@ -55,7 +56,7 @@ def read(name: str) -> dict[str, Any]:
     path = ROOT / "figures" / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: `rnp figures --mode full` makes it.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def paper_model(name: str) -> Path | None:
@@ -80,8 +81,8 @@ def start(notebook: str, mode: str, seed: int, parameters: dict[str, Any]) -> "R
         mode = os.environ.get("RNP_MODE") or "quick"
     if mode not in MODES:
         raise ValueError(f"mode must be auto, quick, full or paper, not {mode!r}.")
-    device = os.environ.get("RNP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Run(notebook, mode, seed, dict(parameters), torch.device(device))
+    device = pick_device(os.environ.get("RNP_DEVICE"))
+    return Run(notebook, mode, seed, dict(parameters), device)
 
 
 @dataclass
@@ -127,21 +128,22 @@ class Run:
         """The committed model `name`, in eval mode on the run's device; in paper mode the one that
         was trained by the paper's recipe, where the paper has such a model."""
         path = paper_model(name) if self.mode == "paper" else None
-        if path and not path.is_file():
+        path = path or checkpoints.find(name)
+        if not path.is_file():
             raise FileNotFoundError(
                 f"{project_path(path)} does not exist: `rnp train paper-{name}` makes it, and "
                 f"`rnp figures {self.notebook} --mode paper` trains all that the notebook needs."
             )
-        path = path or checkpoints.find(name)
-        self._files[name] = project_path(path), sha256(path)
-        return checkpoints.load(path, self.device)
+        return checkpoints.load(self._noted(name, path), self.device)
 
     def file(self, name: str) -> Path:
         """Note the SHA-256 of another file that this run reads, and return where it is.
 
         name    of a file in checkpoints/ ("encoder-7"), or a path in the project with its suffix
         """
-        path = ROOT / name if Path(name).suffix else checkpoints.find(name)
+        return self._noted(name, ROOT / name if Path(name).suffix else checkpoints.find(name))
+
+    def _noted(self, name: str, path: Path) -> Path:
         self._files[name] = project_path(path), sha256(path)
         return path
 
@@ -175,8 +177,11 @@ class Run:
             replacing(png.with_suffix(".json")) as json_file,
             replacing(png.with_suffix(".pdf")) as pdf_file,
             replacing(png) as png_file,
-            _stamped(figure, " · ".join(words)),
+            contextlib.ExitStack() as drawn,
         ):
+            if words:
+                label = figure.text(0.5, -0.01, " · ".join(words), **STAMP)
+                drawn.callback(label.remove)
             # No dates and no library versions in the files: the same figure is the same bytes.
             layout = {"dpi": DPI, "bbox_inches": "tight"}
             figure.savefig(png_file, metadata={"Software": None}, **layout)
@@ -219,19 +224,6 @@ class Run:
             "wall_time_s": round(time.perf_counter() - self._started, 1),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-@contextlib.contextmanager
-def _stamped(figure: Figure, text: str) -> Iterator[None]:
-    """`figure` with a small line below everything else; nothing where there is nothing to say."""
-    if not text:
-        yield
-        return
-    label = figure.text(0.5, -0.01, text, ha="center", va="top", fontsize=8, color="crimson")
-    try:
-        yield
-    finally:
-        label.remove()
 
 
 def _scalar(key: str, value: Any) -> float | int | str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -18,11 +18,14 @@ from tqdm import tqdm
 from rnp_lib import checkpoints, data
 from rnp_lib.config import Config
 from rnp_lib.data import splits
-from rnp_lib.files import replacing
+from rnp_lib.files import replacing, write_json
+from rnp_lib.machine import pick_device
 from rnp_lib.training import runs
 from rnp_lib.training.trainer import STATE, Trainer
 
 COLUMNS = "step images depth minutes lr loss sse kl part gradient_norm validation_sse".split()
+
+LOG_EVERY, SAVE_EVERY, VALIDATE_EVERY = 50, 500, 1000  # steps
 
 
 class TrainingStopped(RuntimeError):
@@ -35,19 +38,16 @@ class Log:
     def __init__(self, trainer: Trainer):
         self.path = trainer.out / "metrics.csv"
         self.printed = 0.0  # minutes into the run
-        rows = self._rows_before(trainer.step)
+        rows = []
+        if trainer.step and self.path.exists():
+            with open(self.path, newline="") as file:
+                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+            # Rows later than the resumed state will be written again.
+            rows = [row for row in whole[1:] if int(row[0]) <= trainer.step]
         with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(total=trainer.total, initial=trainer.step, unit="step", disable=hidden)
-
-    def _rows_before(self, step: int) -> list[list[str]]:
-        # Rows later than the resumed state will be written again.
-        if not step or not self.path.exists():
-            return []
-        with open(self.path, newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        return [row for row in rows if len(row) == len(COLUMNS) and int(row[0]) <= step]
 
     def write(self, trainer: Trainer, values: Tensor, validation: float | None) -> None:
         """A row of values as `Trainer.train_step` reports them, means since the row before."""
@@ -70,36 +70,38 @@ class Log:
             )
 
 
-class _StopOnSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request, so that no step is left half done."""
+@contextlib.contextmanager
+def _stop_on_signal(trainer: Trainer) -> Iterator[Callable[[bool], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a request, so that no step is left half done.
 
-    def __enter__(self):
-        self.requested = False
-        self.previous = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._request)
-        return self
+    Yields what says whether to stop now: several processes ask each other, in steps where all meet.
+    """
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    requests = []
 
-    def _request(self, number, frame):
-        self.requested = True
+    def request(number, frame):
+        requests.append(number)
         if not dist.is_initialized():  # torchrun may pass on what its processes got already
-            signal.signal(number, self.previous[number])  # a second one ends at once
+            signal.signal(number, previous[number])  # a second one ends at once
 
-    def agreed(self, trainer: Trainer, meeting: bool) -> bool:
-        """Whether to stop now: several processes ask each other, in steps where all meet."""
+    def agreed(meeting: bool) -> bool:
         if trainer.world == 1 or not meeting:
-            return self.requested and trainer.world == 1
-        asked = torch.tensor(float(self.requested), device=trainer.device)
+            return bool(requests) and trainer.world == 1
+        asked = torch.tensor(len(requests), device=trainer.device)
         dist.all_reduce(asked)
         return bool(asked)
 
-    def __exit__(self, *error):
-        for number, handler in self.previous.items():
+    try:
+        for number in previous:
+            signal.signal(number, request)
+        yield agreed
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def train_to_end(trainer: Trainer, log_every: int, save_every: int, validate_every: int) -> None:
-    """Train to the end of the schedule, logging, saving and validating every so many steps.
+def train_to_end(trainer: Trainer) -> None:
+    """Train to the end of the schedule, logging, saving and validating now and then.
 
     Raises:
         TrainingStopped: on Ctrl-C or SIGTERM (after saving) and on a loss that is not finite
@@ -108,14 +110,14 @@ def train_to_end(trainer: Trainer, log_every: int, save_every: int, validate_eve
     log = Log(trainer) if trainer.rank == 0 else None
     started = time.monotonic() - trainer.seconds
     gathered = []
-    with _StopOnSignal() as stop:
+    with _stop_on_signal(trainer) as agreed:
         while trainer.step < trainer.total:
             gathered.append(trainer.train_step())
             step, last = trainer.step, trainer.step == trainer.total
-            logging = step % log_every == 0
-            validating = step % validate_every == 0 or step in trainer.stage_ends
-            stopping = stop.agreed(trainer, logging)
-            saving = step % save_every == 0 or last or stopping
+            logging = step % LOG_EVERY == 0
+            validating = step % VALIDATE_EVERY == 0 or step in trainer.stage_ends
+            stopping = agreed(logging)
+            saving = step % SAVE_EVERY == 0 or last or stopping
             if logging or validating or saving:
                 values = _mean(gathered, trainer)
                 gathered.clear()
@@ -152,20 +154,15 @@ def train(
     config: Config,
     out: str | Path,
     resume: bool = False,
-    device: str | None = None,
-    log_every: int = 50,
-    save_every: int = 500,
-    validate_every: int = 1000,
+    device: str | torch.device | None = None,
 ) -> Path:
     """Train a model; under `torchrun`, with all its processes. Test images are not looked at.
 
     Args:
-        config: the recipe.
         out: folder for run.json (how the run was started), state.safetensors, metrics.csv and, at
             the end, model.safetensors.
         resume: go on from the state in `out`, if there is one.
         device: "cpu", "cuda", …; the GPU if there is one unless told.
-        log_every, save_every, validate_every: steps between rows, states and validations.
 
     Returns:
         The path of the trained model, weights averaged; its metadata hold run.json.
@@ -191,17 +188,17 @@ def train(
             run = runs.go_on(trainer, run)
             trainer.load_state()
         if trainer.rank == 0:
-            runs.write(out, run)
-        train_to_end(trainer, log_every, save_every, validate_every)
+            write_json(out / runs.FILE, run)
+        train_to_end(trainer)
         if trainer.rank == 0:
             _publish(trainer, run)
         return out / "model.safetensors"
 
 
 @contextlib.contextmanager
-def _processes(device: str | None) -> Iterator[torch.device]:
+def _processes(device: str | torch.device | None) -> Iterator[torch.device]:
     """The device of this process, which is one of a group where `torchrun` started it."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = pick_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
         return
@@ -218,10 +215,7 @@ def _processes(device: str | None) -> Iterator[torch.device]:
 def _publish(trainer: Trainer, run: dict) -> None:
     """Write the averaged model and, beside it, how it was trained."""
     path = trainer.out / "model.safetensors"
-    scores = {
-        "minutes": round(trainer.seconds / 60, 2),
-        "validation_sse": trainer.validate(),
-    }
+    scores = {"minutes": round(trainer.seconds / 60, 2), "validation_sse": trainer.validate()}
     run = {name: value for name, value in run.items() if name != "config"}  # stands beside it
     checkpoints.save(path, trainer.average.module.eval(), {**scores, "run": run})
     print(json.dumps({"checkpoint": str(path), **scores}, indent=1), flush=True)

@@ -1,14 +1,12 @@
 """run.json: what a run was started with, and whether what there is now can go on with it."""
 
-import json
 import re
 import shlex
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
-from rnp_lib.files import git_state, replacing
+from rnp_lib.files import git_state, read_json
 from rnp_lib.machine import machine
 from rnp_lib.training.trainer import Trainer
 
@@ -35,12 +33,6 @@ def describe(trainer: Trainer, data_sha256: str, validation: str) -> dict:
     }
 
 
-def write(out: Path, run: dict) -> None:
-    """Write a description to the folder of its run."""
-    with replacing(out / FILE) as temporary:
-        temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-
-
 def go_on(trainer: Trainer, now: dict) -> dict:
     """The description of the run in the trainer's folder, if it can go on as `now` describes.
 
@@ -53,7 +45,7 @@ def go_on(trainer: Trainer, now: dict) -> dict:
     """
     path = trainer.out / FILE
     try:
-        then = json.loads(path.read_text(encoding="utf-8"))
+        then = read_json(path)
         decisive, incidental = _decisive(then), _incidental(then)
     except FileNotFoundError:
         raise CheckpointError(
@@ -110,10 +102,9 @@ def _words(changes: dict[str, tuple]) -> str:
 
 
 def _way_back(name: str, was: object) -> str:
-    if name == "data":
-        return "the training images of then"
-    if name == "validation":
-        return "the version of rnp_lib that chose those validation images"
-    if name == "device":
-        return f"--device {was}"
-    return f"--set {shlex.quote(f'{name}={was}')}"
+    ways = {
+        "data": "the training images of then",
+        "validation": "the version of rnp_lib that chose those validation images",
+        "device": f"--device {was}",
+    }
+    return ways.get(name, f"--set {shlex.quote(f'{name}={was}')}")

@@ -3,8 +3,6 @@
 The model is small: launched one by one, its kernels would leave a GPU idle most of the time.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -56,13 +54,28 @@ class Step:
         self.noise = torch.empty(len(x), config.z_dim, device=x.device)
         self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
         self.dtype, self.replay = dtype, replay
-        self.until, self.recording = None, None
+        self.until, self.calls, self.graph = None, 0, None
 
     def __call__(self, until: int) -> Tensor:
         """Train on the batch with the tree cut at a level: values reported, gradient norm."""
         if until != self.until:
-            self.until, self.recording = until, Recording()
-        return (self.recording(self._work) if self.replay else self._work()).clone()
+            self.until, self.calls, self.graph = until, 0, None
+        self.calls += 1
+        if not self.replay:
+            return self._work()
+        if self.calls <= 3:  # libraries and optimisers set up here what must not be recorded
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                values = self._work()
+            torch.cuda.current_stream().wait_stream(side)
+            return values.clone()
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.recorded = self._work()
+        self.graph.replay()
+        return self.recorded.clone()  # the next replay overwrites it
 
     def _work(self) -> Tensor:
         with torch.autocast(self.x.device.type, self.dtype, self.dtype != torch.float32):
@@ -71,41 +84,11 @@ class Step:
             optimiser.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
-        self._update()
+        # The optimisers' step, of which `rate` is taken: their own rates would be recorded.
+        with torch.no_grad():
+            torch._foreach_copy_(self.before, self.parameters)
+            for optimiser in self.optimisers:
+                optimiser.step()
+            for before, parameter in zip(self.before, self.parameters, strict=True):
+                torch.lerp(before, parameter, self.rate.to(before), out=parameter)
         return torch.cat([values, norm.detach().reshape(1)])
-
-    @torch.no_grad()
-    def _update(self) -> None:
-        """The optimisers' step, of which `rate` is taken: their own rates would be recorded."""
-        torch._foreach_copy_(self.before, self.parameters)
-        for optimiser in self.optimisers:
-            optimiser.step()
-        for before, parameter in zip(self.before, self.parameters, strict=True):
-            torch.lerp(before, parameter, self.rate.to(before), out=parameter)
-
-
-class Recording:
-    """Work run as it is three times, then recorded as a CUDA graph and replayed.
-
-    The work must be the same in every call and touch no tensor but those that stay in place; what
-    it returns is overwritten by the next call.
-    """
-
-    def __init__(self):
-        self.calls, self.graph = 0, None
-
-    def __call__(self, work: Callable[[], Tensor]) -> Tensor:
-        self.calls += 1
-        if self.calls <= 3:  # libraries and optimisers set up here what must not be recorded
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                result = work()
-            torch.cuda.current_stream().wait_stream(side)
-            return result
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.result = work()
-        self.graph.replay()
-        return self.result

@@ -1,4 +1,4 @@
-"""One training run: its model, optimisers, average of weights and place in the schedule."""
+"""What a training run is made of, and its state on disk."""
 
 import bisect
 import itertools
@@ -56,15 +56,6 @@ def make_optimisers(model: ImageModel) -> list[torch.optim.Optimizer]:
     return [muon, adam(rest, lr=c.adam_lr)]
 
 
-def learning_rate_factor(config: Config, step: int, stage_start: int, total: int) -> float:
-    """Linear warm-up in every stage, and half a cosine down to 0 at `total` steps (or no decay).
-
-    A stage begins gently because programs of its new level run untrained at first.
-    """
-    warm = min(1.0, (step - stage_start + 1) / config.warmup) if config.warmup else 1.0
-    return warm * (0.5 * (1 + math.cos(math.pi * step / total)) if config.decay == "cosine" else 1)
-
-
 class Trainer:
     """One training run: its model, optimisers, average of weights, and place in the schedule.
 
@@ -87,8 +78,7 @@ class Trainer:
             model: what training starts from, in place of a new model of `config`; it is changed,
                 but for parameters that require no gradient.
 
-        Raises:
-            ValueError: a batch cannot be filled, or not be shared by the processes evenly.
+        Raises ValueError where `Batches` does.
         """
         self.config, self.out, self.device = config, out, device
         self.rank, self.world = 0, 1
@@ -118,9 +108,15 @@ class Trainer:
         return self.depths[bisect.bisect(self.stage_ends, step)]
 
     def rate(self, step: int) -> float:
-        """What the learning rates of the config are multiplied by in a step."""
-        start = [0, *self.stage_ends][bisect.bisect(self.stage_ends, step)]
-        return learning_rate_factor(self.config, step, start, self.total)
+        """What the learning rates of the config are multiplied by in a step: a linear warm-up in
+        every stage, and half a cosine down to 0 at the end (or no decay).
+
+        A stage begins gently because programs of its new level run untrained at first.
+        """
+        c, start = self.config, [0, *self.stage_ends][bisect.bisect(self.stage_ends, step)]
+        warm = min(1.0, (step - start + 1) / c.warmup) if c.warmup else 1.0
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.total))
+        return warm * (cosine if c.decay == "cosine" else 1)
 
     def train_step(self) -> Tensor:
         """One step: loss, sse, KL, part term and gradient norm, (5,)."""
@@ -162,8 +158,7 @@ class Trainer:
         tensors, about = checkpoints.read(self.out / STATE, STATE_FORMAT)
 
         def part(prefix: str) -> dict[str, Tensor]:
-            n = len(prefix)
-            return {k[n:]: v for k, v in tensors.items() if k.startswith(prefix)}
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.model.load_state_dict(part("model."))
         self.average.load_state_dict(part("average."))
