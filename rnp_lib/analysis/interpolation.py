@@ -129,10 +129,8 @@ def measure(
         return read.double(), (read & is_end).double(), change.double()
 
     found = batched(follow, torch.stack([a, b], 1), size=100)
-    named = dict(zip(("read", "end", "change"), found, strict=True))
-    return {
-        kind: {name: column[:, i] for name, column in named.items()} for i, kind in enumerate(KINDS)
-    }
+    named = [*zip(("read", "end", "change"), found, strict=True)]
+    return {kind: {name: every[:, i] for name, every in named} for i, kind in enumerate(KINDS)}
 
 
 def jackknife(values: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
