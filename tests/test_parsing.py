@@ -184,7 +184,7 @@ def test_windows_are_the_sides_of_a_child():
     sheared = affine(action + torch.tensor([0, 0, 0, 1.0, 0, 0]), (0.2, 0.5), shear=0.75)
     tree = program([leaf, dataclasses.replace(leaf, affine=sheared)], canvas=picture())
     expected = torch.tensor([[[0.2, 0.5], [0.2, 0.5 * 1.25]]])
-    torch.testing.assert_close(parsing.windows(tree), expected)
+    torch.testing.assert_close(parsing.windows(tree, 0), expected)
 
 
 # ---- segmentation --------------------------------------------------------------------------------

@@ -71,22 +71,17 @@ class Classifier(nn.Module):
         return probability > SURE, label
 
 
-def find(name: str | Path) -> Path:
-    """The file of a classifier given by data set ("mnist", of those in checkpoints/) or by path."""
-    return checkpoints.find(name if Path(name).suffix else f"classifier-{name}")
-
-
 def load_classifier(name: str | Path) -> Classifier:
     """A trained classifier, frozen, in eval mode and float32.
 
     Args:
-        name: the data set it was trained on, such as "mnist", or a path.
+        name: the data set it was trained on, such as "mnist", of those in checkpoints/; or a path.
 
     Raises:
         FileNotFoundError: no such classifier.
         CheckpointError: the file is damaged, of another format, or holds other weights.
     """
-    path = find(name)
+    path = checkpoints.find(name if Path(name).suffix else f"classifier-{name}")
     tensors, _ = checkpoints.read(path, FORMAT)
     try:
         classifier = Classifier(len(tensors["head.bias"]))

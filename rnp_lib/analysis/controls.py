@@ -35,11 +35,8 @@ CONDITIONS = {
 # The model that adapts, a plain VAE with the same image encoder that is treated alike, and an RNP
 # that saw every class and need not adapt.
 MODELS = {"rnp": "RNP", "vae": "plain VAE", "reference": "RNP that saw it"}
-TRIED = {
-    "rnp": ("none", "encoder", "everything", "random", "codes"),  # "encoder" measures "both"
-    "vae": ("none", "encoder", "everything", "random", "codes"),
-    "reference": ("none", "codes"),
-}
+ALONE = tuple(CONDITIONS)[:-1]  # "both" is measured along with "encoder"
+TRIED = {"rnp": ALONE, "vae": ALONE, "reference": ("none", "codes")}
 SHOTS = (1, 20)  # images of a digit
 DRAWS = 5  # of so few images
 CODE_IMAGES = 500  # about so many held-out images get their codes adjusted
@@ -78,13 +75,8 @@ def plan(task: Task) -> list[Trial]:
         for condition in conditions
         if model != "reference" or task.reference
     ]
-    if task.digit is not None:
-        trials += [
-            Trial("rnp", "encoder", shots=shots, draw=draw)
-            for shots in SHOTS
-            for draw in range(DRAWS)
-        ]
-    return trials
+    few = itertools.product(SHOTS, range(DRAWS)) if task.digit is not None else ()
+    return trials + [Trial("rnp", "encoder", shots=shots, draw=draw) for shots, draw in few]
 
 
 def run(
@@ -123,17 +115,16 @@ def run(
     images, digests = transfer.load(task)
     images = Images(*(x.to(device) for x in images))
     result, adapted = _adapt(trial, model, images, inputs["budget"], inputs["recipe"])
-    counts = {kind: len(x) for kind, x in images._asdict().items()}
-    base = {"path": project_path(path), "sha256": sha256(path)}
-    minutes = round((time.perf_counter() - started) / 60, 2)
-    about = {**dataclasses.asdict(trial), "base": base, **result, "minutes": minutes, "code": code}
-    record = {
-        "task": name,
-        **machine(device),
-        "inputs": {"data": digests, "images": counts, **inputs},
-        "trials": [about],
+    about = {
+        **dataclasses.asdict(trial),
+        "base": {"path": project_path(path), "sha256": sha256(path)},
+        **result,
+        "minutes": round((time.perf_counter() - started) / 60, 2),
+        "code": code,
     }
-    return record, adapted
+    counts = {kind: len(x) for kind, x in images._asdict().items()}
+    inputs = {"data": digests, "images": counts, **inputs}
+    return {"task": name, **machine(device), "inputs": inputs, "trials": [about]}, adapted
 
 
 def settings(task: Task, images: Sequence[int] | None = None, **recipe: Any) -> dict[str, Any]:
@@ -151,10 +142,8 @@ def settings(task: Task, images: Sequence[int] | None = None, **recipe: Any) -> 
 def _adapt(
     trial: Trial, model: ImageModel, images: Images, budget: int, recipe: dict[str, Any]
 ) -> tuple[dict[str, Any], ImageModel]:
-    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`.
-
-    An encoder retrained on all images is measured once more, `then_codes`: with the codes that
-    descent makes of its own.
+    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`; an
+    encoder retrained on all images once more, `then_codes`, with codes that descend from its own.
     """
     if trial.condition == "none":
         return transfer.scores(model, images), model
@@ -181,12 +170,7 @@ def _codes(model: ImageModel, images: Images) -> dict[str, float]:
 
 
 def save_encoder(
-    out: Path,
-    name: str,
-    trial: Trial,
-    device: torch.device,
-    base: str | Path | None = None,
-    changed: Sequence[str] = (),
+    out: Path, name: str, trial: Trial, device: torch.device, base: str | None, changed: Sequence
 ) -> None:
     """Run a trial, as `run` does, and save the retrained encoder with what its record says."""
     if trial.condition != "encoder":
@@ -277,18 +261,16 @@ def numbers(record: dict) -> dict[str, float]:
 
 def table(record: dict) -> str:
     """The conditions of a record side by side, for people."""
-    found, unit = numbers(record), yardstick(record)
-    head = ("SSE per image, mean ± s.e.", "new", "old", "n new", "seeds", "ratio")
-    lines = ["{:42}{:>15}{:>16}{:>8}{:>7}{:>8}".format(*head)]
+    unit, row = yardstick(record), "{:42}{:>15}{:>16}{:>8}{:>7}{:>8}".format
+    lines = [row("SSE per image, mean ± s.e.", "new", "old", "n new", "seeds", "ratio")]
     for (model, who), (condition, what) in itertools.product(MODELS.items(), CONDITIONS.items()):
         if trials := chosen(record, model, condition):
-            sse, stderr = mean(trials)
-            old = "{:9.2f} ± {:.2f}".format(*old) if (old := mean(trials, "old")) else "-"
-            lines.append(
-                f"{who + ', ' + what:42}{sse:8.2f} ± {stderr:4.2f}{old:>16}"
-                f"{trials[0]['new']['n']:8,}{len(trials):7}{sse / unit:8.2f}"
-            )
-    of = "that saw every class" if "reference_none" in found else "without retraining"
+            new, old = mean(trials), mean(trials, "old")
+            sses = ("{:.2f} ± {:.2f}".format(*found) if found else "-" for found in (new, old))
+            n, ratio = f"{trials[0]['new']['n']:,}", f"{new[0] / unit:.2f}"
+            lines.append(row(f"{who}, {what}", *sses, n, len(trials), ratio))
+    saw = chosen(record, "reference", "none")
+    of = "that saw every class" if saw else "without retraining"
     return "\n".join([*lines, f"ratio: to the SSE of the RNP {of}, {unit:.2f}"])
 
 
@@ -296,13 +278,14 @@ def beside(records: dict[str, dict]) -> str:
     """For each title the SSE of the new characters, of the RNP and of the plain VAE treated alike,
     and in how many conditions each is ahead."""
     found = {title: numbers(record) for title, record in records.items()}
-    lines = [f"{'SSE per image of new characters':34}" + "".join(f"{t:>26}" for t in records)]
-    lines.append(" " * 34 + f"{'RNP':>14}{'plain VAE':>12}" * len(records))
+    row = ("{:34}" + "{:>14}{:>12}" * len(records)).format
+    lines = ["{:34}".format("SSE per image of new characters") + "".join(f"{t:>26}" for t in found)]
+    lines.append(row("", *["RNP", "plain VAE"] * len(records)))
     for condition, what in CONDITIONS.items():
-        pairs = [(row[f"rnp_{condition}"], row[f"vae_{condition}"]) for row in found.values()]
-        lines.append(f"{what:34}" + "".join(f"{rnp:14.2f}{vae:12.2f}" for rnp, vae in pairs))
-    for title, row in found.items():
-        ahead = [what for c, what in CONDITIONS.items() if row[f"rnp_{c}"] < row[f"vae_{c}"]]
+        keys = f"rnp_{condition}", f"vae_{condition}"
+        lines.append(row(what, *(f"{each[key]:.2f}" for each in found.values() for key in keys)))
+    for title, each in found.items():
+        ahead = [what for c, what in CONDITIONS.items() if each[f"rnp_{c}"] < each[f"vae_{c}"]]
         lines.append(
             f"{title}: the plain VAE is ahead in {len(CONDITIONS) - len(ahead)} of "
             f"{len(CONDITIONS)} conditions, the RNP in: {', '.join(ahead) or 'none'}"

@@ -17,19 +17,15 @@ from rnp_lib.model.rnp import ImageModel
 KINDS = ("straight", "spherical", "pixels")
 
 
-def _positions(steps: int, like: Tensor) -> Tensor:
-    """(steps, 1), from 0 to 1."""
-    if steps < 2:
-        raise ValueError(f"a path has 2 points or more: got {steps}.")
-    return torch.linspace(0, 1, steps, dtype=like.dtype, device=like.device).unsqueeze(1)
-
-
 def straight(a: Tensor, b: Tensor, steps: int) -> Tensor:
     """Evenly spaced points on the line from a (..., D) to b (..., D): (..., steps, D).
 
     Raises ValueError for fewer than 2 steps.
     """
-    return torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), _positions(steps, a))
+    if steps < 2:
+        raise ValueError(f"a path has 2 points or more: got {steps}.")
+    s = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).unsqueeze(1)
+    return torch.lerp(a.unsqueeze(-2), b.unsqueeze(-2), s)
 
 
 def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
@@ -41,12 +37,9 @@ def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
     one with the axis on which a has its smallest component. A zero vector has the direction of the
     other end. Raises ValueError for fewer than 2 steps.
     """
-    s = _positions(steps, a.double())
-    norms, directions = [], []
-    for end in (a.double(), b.double()):
-        norms.append(end.norm(dim=-1, keepdim=True))
-        directions.append(F.normalize(end, dim=-1, eps=torch.finfo(end.dtype).tiny))
-    u, v = directions
+    ends = a.double(), b.double()
+    norms = [end.norm(dim=-1, keepdim=True) for end in ends]
+    u, v = (F.normalize(end, dim=-1, eps=torch.finfo(end.dtype).tiny) for end in ends)
     u, v = torch.where(norms[0] > 0, u, v), torch.where(norms[1] > 0, v, u)
 
     def across(x: Tensor) -> Tensor:
@@ -56,7 +49,7 @@ def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
     axis = F.one_hot(u.abs().argmin(-1), u.shape[-1]).to(u)
     # Below this, what is left of v across u is rounding.
     w = F.normalize(torch.where(sine > 1e-7, across(v), across(axis)), dim=-1)
-    angle = s * torch.atan2(sine, cosine).unsqueeze(-2)
+    angle = straight(torch.zeros_like(sine), torch.atan2(sine, cosine), steps)
     turned = angle.cos() * u.unsqueeze(-2) + angle.sin() * w.unsqueeze(-2)
     return (turned * straight(*norms, steps)).to(a.dtype)
 
@@ -112,8 +105,7 @@ def along(
         drawn = tree.parts / tree.canvas.unsqueeze(1).clamp_min(1)
         layers[kind] = drawn.cpu().unflatten(0, path.shape[:2])
     ends = (layers["straight"][:, end].flatten(1) for end in (0, -1))
-    layers["pixels"] = straight(*ends, steps).view_as(layers["straight"])
-    return layers
+    return layers | {"pixels": straight(*ends, steps).view_as(layers["straight"])}
 
 
 def measure(
@@ -137,10 +129,8 @@ def measure(
         return read.double(), (read & is_end).double(), change.double()
 
     found = batched(follow, torch.stack([a, b], 1), size=100)
-    named = dict(zip(("read", "end", "change"), found, strict=True))
-    return {
-        kind: {name: column[:, i] for name, column in named.items()} for i, kind in enumerate(KINDS)
-    }
+    named = [*zip(("read", "end", "change"), found, strict=True)]
+    return {kind: {name: every[:, i] for name, every in named} for i, kind in enumerate(KINDS)}
 
 
 def jackknife(values: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,16 +147,14 @@ def jackknife(values: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         mean and standard error, (...), float64. Raises ValueError if one unit is in every pair.
     """
     values, (names, units) = values.double(), units.unique(return_inverse=True)
-    counts, sums = values.new_zeros(len(names)), values.new_zeros(len(names), *values.shape[1:])
-    for unit in units.T:
-        counts.index_add_(0, unit, counts.new_ones(len(unit)))
-        sums.index_add_(0, unit, values)
-    rest = len(values) - counts
+    rest = len(values) - units.flatten().bincount()
     if (rest == 0).any():
         raise ValueError("a unit that is in every pair cannot be left out: take more pairs.")
-    means = (values.sum(0) - sums) / rest.view(-1, *[1] * (values.ndim - 1))
-    spread = (means - means.mean(0)).square().sum(0)
-    return values.mean(0), (spread * (len(names) - 1) / len(names)).sqrt()
+    sums = values.sum(0).repeat(len(names), *[1] * (values.ndim - 1))
+    for unit in units.T:
+        sums.index_add_(0, unit, values, alpha=-1)
+    means = sums / rest.view(-1, *[1] * (values.ndim - 1))
+    return values.mean(0), (means.var(0, correction=0) * (len(names) - 1)).sqrt()
 
 
 def by_quantity(

@@ -81,14 +81,12 @@ def removal_rise(tree: ProgramTree, x: Tensor, level: int | None = None) -> Tens
     return (out * (out - 2 * error)).sum((-3, -2, -1))
 
 
-def windows(tree: ProgramTree, level: int | None = None) -> Tensor:
-    """The two sides of every program of a level (the root's parts unless told), in sides of its
-    parent: (B, programs, 2).
+def windows(tree: ProgramTree, level: int) -> Tensor:
+    """The two sides of every program of a level, in sides of its parent: (B, programs, 2).
 
     Shear lengthens the second: it keeps the area of a window, not its sides.
     """
-    nodes = tree.programs(tree.level - 1 if level is None else level)
-    return torch.stack([node.affine[..., :2].norm(dim=-2) for node in nodes], 1)
+    return torch.stack([node.affine[..., :2].norm(dim=-2) for node in tree.programs(level)], 1)
 
 
 def evaluate(
@@ -165,12 +163,11 @@ def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
     means = {name: found.double().mean(0) for name, found in zip(names, rest, strict=True)}
     in_main, ink = in_main.mean(0), ink.mean(0)
     scores = {"n": len(images), "pieces": (in_main.sum() / ink.sum().clamp_min(1e-6)).item()}
-    for t, share in enumerate((in_main / ink.clamp_min(1e-6)).tolist()):
-        scores[f"part_{t + 1}_pieces"] = share
+    for t, share in enumerate((in_main / ink.clamp_min(1e-6)).tolist(), 1):
+        scores[f"part_{t}_pieces"] = share
     for name, mean in means.items():
-        for index in np.ndindex(mean.shape):
-            number = "_".join(str(i + 1) for i in index)
-            scores[f"{name}_{number}"] = mean[index].item()
+        for index, value in np.ndenumerate(mean.cpu().numpy()):
+            scores["_".join([name, *(str(i + 1) for i in index)])] = float(value)
     for part in parts:
         scores[f"ink_{part}_min"] = means[f"ink_{part}"].min().item()
         scores[f"removal_rise_min_{part}"] = means[f"removal_rise_{part}"].min().item()

@@ -11,38 +11,34 @@ from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine, place
 from rnp_lib.model.tree import ProgramTree, compose
 
+STARTS, STEPS = 64, 200  # of the descent in `fit_actions`
+
 
 @torch.enable_grad()
 def fit_actions(
-    primitive: Tensor,
-    target: Tensor,
-    copies: int,
-    extent: tuple[float, float],
-    starts: int = 64,
-    steps: int = 200,
-    seed: int = 0,
+    primitive: Tensor, target: Tensor, copies: int, extent: tuple[float, float], seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Find the actions under which copies of one picture add up to a target, by gradient descent.
+    """Find the actions under which copies of one picture add up to a target, by gradient descent
+    from STARTS random ones side by side, the best of which is kept.
 
     Args:
         primitive: (1, 1, P, P), and `target`, (1, 1, H, H), in [0, 1].
         copies: how often the primitive is used.
         extent: smallest and largest side of a copy, in sides of the target.
-        starts: random initial actions tried side by side, the best of which is kept.
 
     Returns:
         actions (copies, 6) and the placed copies, (1, copies, 1, H, H).
     """
     size = target.shape[-1]
     generator = torch.Generator().manual_seed(seed)
-    raw = torch.randn(starts, copies, 6, generator=generator).to(target.device).requires_grad_()
+    raw = torch.randn(STARTS, copies, 6, generator=generator).to(target.device).requires_grad_()
     optimiser = torch.optim.Adam([raw], lr=0.1)
 
     def draw(actions):
         maps = affine(actions, extent, rotation=180.0)
         return place(primitive.expand(*maps.shape[:2], -1, -1, -1), maps, size)
 
-    for _ in range(steps):
+    for _ in range(STEPS):
         errors = (draw(raw.tanh()).sum(1) - target).square().flatten(1).sum(1)
         optimiser.zero_grad()
         errors.sum().backward()
@@ -125,14 +121,6 @@ def reuse_scores(
         return torch.stack(errors, 1), found.distances, labels[found.nearest.cpu() // tau]
 
     errors, distances, classes = batched(draw, images, size=250)
-    own, borrowed, other = errors.double().mean(0).tolist()
-    shares = classes.flatten().bincount(minlength=int(labels.max()) + 1).double()
-    return {
-        "n": len(images),
-        "sse": own,
-        "sse_borrowed": borrowed,
-        "sse_random": other,
-        "distance": float(distances.median()),
-    } | {
-        f"share_{label}": float(shares[label] / shares.sum()) for label in labels.unique().tolist()
-    }
+    sses = zip(("sse", "sse_borrowed", "sse_random"), errors.double().mean(0).tolist(), strict=True)
+    shares = {f"share_{c}": (classes == c).double().mean().item() for c in labels.unique().tolist()}
+    return {"n": len(images), **dict(sses), "distance": float(distances.median()), **shares}

@@ -95,20 +95,15 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, k: int = 
     """
     real, generated = real.double(), generated.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
-    balls = real.new_zeros(len(generated))  # real ones that each point lies in
-    covered = recalled = 0
-    for rows, radii in zip(real.split(1_000), real_radii.split(1_000), strict=True):
-        distance = torch.cdist(rows, generated)
-        inside = distance < radii[:, None]
-        balls += inside.sum(0)
-        covered += int(inside.any(1).sum())
-        recalled += int((distance < generated_radii).any(1).sum())
-    return {
-        "precision": float((balls > 0).double().mean()),
-        "recall": recalled / len(real),
-        "density": float(balls.mean()) / k,
-        "coverage": covered / len(real),
-    }
+
+    def balls(rows: Tensor) -> tuple[Tensor, Tensor]:
+        distance = torch.cdist(real[rows], generated)
+        return distance < real_radii[rows, None], (distance < generated_radii).any(1)
+
+    inside, recalled = batched(balls, torch.arange(len(real)), size=1_000)
+    found = {"precision": inside.any(0), "recall": recalled}
+    found |= {"density": inside.sum(0).double() / k, "coverage": inside.any(1)}
+    return {name: float(values.double().mean()) for name, values in found.items()}
 
 
 def nearest(train: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,10 +139,7 @@ def gaussian_mixture(
     def sample(n: int, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
-        z = torch.randn(n, centres.shape[1], generator=generator, dtype=centres.dtype)
-        for component, (centre, factor) in enumerate(zip(centres, factors, strict=True)):
-            mine = chosen == component
-            z[mine] = centre + z[mine] @ factor.T
-        return z.to(means)
+        noise = torch.randn(n, centres.shape[1], 1, generator=generator, dtype=centres.dtype)
+        return (centres[chosen] + (factors[chosen] @ noise).squeeze(2)).to(means)
 
     return sample

@@ -78,10 +78,8 @@ def foreground_ari(labels_true: Tensor, labels_found: Tensor) -> Tensor:
     labels_true >= 0 (1 if that is nowhere); any value of labels_found is a segment there, -1 too.
     """
     pairs = zip(labels_true.cpu().numpy(), labels_found.cpu().numpy(), strict=True)
-    return torch.tensor(
-        [adjusted_rand_score(true[true >= 0], found[true >= 0]) for true, found in pairs],
-        dtype=torch.float64,
-    )
+    aris = [adjusted_rand_score(true[true >= 0], found[true >= 0]) for true, found in pairs]
+    return torch.tensor(aris, dtype=torch.float64)
 
 
 def evaluate_segmentation(model: RNP, n: int, seed: int = 0) -> dict[str, float]:
@@ -103,18 +101,14 @@ def evaluate_segmentation(model: RNP, n: int, seed: int = 0) -> dict[str, float]
 
     def label(x: Tensor) -> Tensor:
         tree = model.parse(x)
-        levels = range(tree.level - 1, tree.level - 1 - len(names), -1)
-        return torch.stack([found_labels(tree, level) for level in levels], 1)
+        return torch.stack([found_labels(tree, tree.level - 1 - i) for i in range(len(names))], 1)
 
     scores, found = {"n": n}, batched(label, truth.images, device)
     for i, name in enumerate(names):
         true, labels, k = (truth.parts, truth.subparts)[i], found[:, i], math.prod(tau[: i + 1])
-        aris = {
-            name: foreground_ari(true, labels),
-            f"{name}_kmeans": foreground_ari(true, position_labels(true, k)),
-            f"{name}_grid": foreground_ari(true, grid_labels(true, k)),
-        }
-        aris[f"{name}_less_kmeans"] = aris[name] - aris[f"{name}_kmeans"]
-        for key, ari in aris.items():
-            scores |= mean_and_error(key, ari)
+        rivals = labels, position_labels(true, k), grid_labels(true, k)
+        parts, kmeans, grid = (foreground_ari(true, rival) for rival in rivals)
+        aris = {"": parts, "_kmeans": kmeans, "_grid": grid, "_less_kmeans": parts - kmeans}
+        for by, ari in aris.items():
+            scores |= mean_and_error(f"{name}{by}", ari)
     return scores

@@ -75,10 +75,8 @@ def separation(groups: Sequence[Tensor], each: bool = False) -> dict[str, float]
     """
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     raw = torch.cat(list(groups))
-    together = groups if each else [raw]
-    standard = torch.from_numpy(
-        np.concatenate([StandardScaler().fit_transform(z) for z in together])
-    )
+    scaled = [StandardScaler().fit_transform(z) for z in (groups if each else [raw])]
+    standard = torch.from_numpy(np.concatenate(scaled))
     scores = {"n": len(raw)}
     for name, z in (("raw", raw), ("std", standard)):
         scores[f"{name}_silhouette"] = float(silhouette_score(z, labels))
@@ -108,12 +106,11 @@ def topography(found: RootsAndParts, labels: Tensor) -> dict[str, dict[str, floa
 def table(scores: dict[str, dict[str, dict[str, float]]]) -> str:
     """Scores as `topography` returns them, of several models by name, as lines of text."""
     heads = ("raw", "norm", "5 near", "std", "norm", "5 near", "chance", "n")
-    lines = [" " * 17 + "".join(f"{head:>8}" for head in heads)]
+    line = ("{:10} {:6}" + "{:>8}" * len(heads)).format
+    lines = [line("", "", *heads)]
     for who, rows in scores.items():
-        for what, row in rows.items():
-            n, *values = row.values()
-            numbers = "".join(f"{value:8.3f}" for value in values)
-            lines.append(f"{who:10} {what:6}{numbers}{n:8,}")
+        for what, (n, *values) in ((what, row.values()) for what, row in rows.items()):
+            lines.append(line(who, what, *(f"{value:.3f}" for value in values), f"{n:,}"))
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnp_lib import data
+from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.data.splits import FIRST_HELD
 from rnp_lib.model import build
 from rnp_lib.model.batched import batched
@@ -139,11 +140,9 @@ def _rank_in_class(labels: Tensor) -> Tensor:
 
     In Omniglot, whose images are sorted by character and then by drawer, that names the drawer.
     """
-    rank = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        mine = labels == label
-        n = int(mine.sum())
-        rank[mine] = torch.arange(n, dtype=torch.float64) / n
+    rank, counts = torch.empty(len(labels)).double(), labels.unique(return_counts=True)[1]
+    ranks = [torch.arange(n).double() / n for n in counts.tolist()]
+    rank[labels.argsort(stable=True)] = torch.cat(ranks)
     return rank
 
 
@@ -154,13 +153,7 @@ def hold_back(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retrain(
-    model: ImageModel,
-    images: Tensor,
-    budget: int,
-    *,
-    seed: int = 0,
-    everything: bool = False,
-    **changes,
+    model: ImageModel, images: Tensor, budget: int, everything: bool = False, **changes
 ) -> tuple[ImageModel, float]:
     """Train a copy of a model further, by the recipe it was trained by: only its image encoder,
     unless told otherwise.
@@ -168,9 +161,9 @@ def retrain(
     Args:
         images: (N, 1, H, W), the last tenth of which is for validation.
         budget: images seen in all.
-        seed: of their order and of the posterior's noise.
         everything: whether the decoder learns too.
-        changes: other settings of the recipe to change.
+        changes: settings of the recipe to change; `seed`, 0 unless told, is that of the images'
+            order and of the posterior's noise.
 
     Returns:
         The retrained model, weights averaged, in eval mode; its SSE per validation image.
@@ -179,7 +172,7 @@ def retrain(
         TrainingStopped: the loss is not finite.
         ValueError: the images do not fill one batch.
     """
-    settings = {**RECIPE, "images": (budget,), "seed": seed, **changes}
+    settings = {**RECIPE, "images": (budget,), "seed": 0, **changes}
     model = copy.deepcopy(model)
     model.config = dataclasses.replace(model.config, **settings)
     if not everything:
@@ -217,11 +210,9 @@ def retrain_few(
     few = few.repeat(-(-4 * RECIPE["batch_size"] // shots), 1, 1, 1)
     tried = []
     for steps in SHOT_STEPS:
-        budget = steps * RECIPE["batch_size"]
-        adapted, _ = retrain(model, few, budget, seed=draw, **SHOT_RECIPE)
-        tried.append((float(reconstruction_error(adapted, validation).mean()), adapted))
-    error, adapted = min(tried, key=lambda pair: pair[0])
-    return adapted, error
+        adapted, _ = retrain(model, few, steps * RECIPE["batch_size"], seed=draw, **SHOT_RECIPE)
+        tried.append((adapted, float(reconstruction_error(adapted, validation).mean())))
+    return min(tried, key=lambda pair: pair[1])
 
 
 def random_decoder(model: ImageModel, seed: int) -> ImageModel:
@@ -266,9 +257,7 @@ def code_error(model: ImageModel, images: Tensor, steps: int = CODE_STEPS) -> Te
 
 def summary(errors: Tensor) -> dict[str, float]:
     """SSEs of n images (n,): n, their mean `sse` and its standard error `sse_stderr`."""
-    errors = errors.double()
-    stderr = errors.std() / len(errors) ** 0.5
-    return {"n": len(errors), "sse": float(errors.mean()), "sse_stderr": float(stderr)}
+    return {"n": len(errors)} | mean_and_error("sse", errors)
 
 
 def scores(model: ImageModel, images: Images) -> dict[str, dict[str, float]]:

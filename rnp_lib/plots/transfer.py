@@ -11,7 +11,7 @@ from torch import Tensor
 from rnp_lib.analysis.controls import CONDITIONS, MODELS, SHOTS, chosen, mean, yardstick
 from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.model.tree import ProgramTree
-from rnp_lib.plots import COLOURS, STYLE, coloured, grey, show
+from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey, grid, show, turn_colour
 
 WIDTH = 8  # inches
 LOOKS = {
@@ -21,8 +21,10 @@ LOOKS = {
 }
 NEW = {"linestyle": "", "markersize": 5, "elinewidth": 0.9}
 OLD = {**NEW, "markerfacecolor": "white", "markersize": 4, "alpha": 0.8}
+TARGET = {"color": "0.6", "linestyle": "--", "linewidth": 0.9}
 
 
+@plt.rc_context(STYLE)
 def controls(records: dict[str, dict]) -> Figure:
     """For each title the SSE under every condition, of new characters, of old ones where they were
     measured, and the target.
@@ -30,41 +32,33 @@ def controls(records: dict[str, dict]) -> Figure:
     Args:
         records: of tasks, as `controls.collect` returns them.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(records), figsize=(WIDTH, 2.9), sharey=True, layout="constrained"
-        )
-        for cell, (title, record) in zip(np.atleast_1d(axes), records.items(), strict=True):
-            for model, shift in zip(MODELS, (-0.22, 0, 0.22), strict=True):
-                for row, condition in enumerate(CONDITIONS):
-                    trials = chosen(record, model, condition)
-                    for which, look in (("old", OLD), ("new", NEW)):
-                        if trials and (found := mean(trials, which)):
-                            place = {"y": row + shift, "xerr": found[1]}
-                            cell.errorbar(found[0], **place, **LOOKS[model], **look)
-            target = TASKS[record["task"]].target * yardstick(record)
-            cell.axvline(target, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
-            cell.set(title=title, xscale="log", xlabel="SSE per image")
-            cell.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            cell.xaxis.set_major_formatter("{x:g}")
-            cell.xaxis.set_minor_formatter("")
-            cell.grid(axis="x", color="0.93", linewidth=0.6)
-            cell.set_axisbelow(True)
-        cell.set_yticks(range(len(CONDITIONS)), CONDITIONS.values())
-        cell.set_ylim(len(CONDITIONS) - 0.5, -0.5)
-        keys = [
-            Line2D([], [], linestyle="", label=name, **LOOKS[model])
-            for model, name in MODELS.items()
-        ]
-        hollow = LOOKS["rnp"] | {"markerfacecolor": "white"}
-        keys.append(Line2D([], [], linestyle="", label="hollow: old characters", **hollow))
-        keys.append(Line2D([], [], color="0.6", linestyle="--", linewidth=0.9, label="target"))
-        figure.legend(
-            handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8
-        )
+    figure, axes = grid(1, len(records), WIDTH, 2.9)
+    for cell, (title, record) in zip(axes[0], records.items(), strict=True):
+        for model, shift in zip(MODELS, (-0.22, 0, 0.22), strict=True):
+            for row, condition in enumerate(CONDITIONS):
+                trials = chosen(record, model, condition)
+                for which, look in (("old", OLD), ("new", NEW)):
+                    if trials and (found := mean(trials, which)):
+                        place = {"y": row + shift, "xerr": found[1]}
+                        cell.errorbar(found[0], **place, **LOOKS[model], **look)
+        cell.axvline(TASKS[record["task"]].target * yardstick(record), **TARGET, zorder=0)
+        cell.set(title=title, xscale="log", xlabel="SSE per image", axisbelow=True)
+        cell.set(yticks=range(len(CONDITIONS)), ylim=(len(CONDITIONS) - 0.5, -0.5), yticklabels=[])
+        cell.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        cell.xaxis.set_major_formatter("{x:g}")
+        cell.xaxis.set_minor_formatter("")
+        cell.grid(axis="x", color="0.93", linewidth=0.6)
+    axes[0, 0].set_yticklabels(CONDITIONS.values())
+    looks = {name: {"linestyle": "", **LOOKS[model]} for model, name in MODELS.items()}
+    looks["hollow: old characters"] = looks["RNP"] | {"markerfacecolor": "white"}
+    looks["target"] = TARGET
+    keys = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    place = {"loc": "outside upper center", "ncols": len(keys)}
+    figure.legend(handles=keys, frameon=False, fontsize=8, **place)
     return figure
 
 
+@plt.rc_context(STYLE)
 def budgets(record: dict) -> Figure:
     """How an encoder's error on a new digit falls with the images that it learns from.
 
@@ -73,18 +67,18 @@ def budgets(record: dict) -> Figure:
     """
     images = [budget["images"] / 1000 for budget in record["budgets"]]
     ratios = np.array([budget["ratios"] for budget in record["budgets"]])
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(3.6, 2.4), layout="constrained")
-        axes.plot(images, ratios, "o-", color="0.6", markersize=3, linewidth=0.8)
-        stderr = ratios.std(1, ddof=1) / ratios.shape[1] ** 0.5
-        axes.errorbar(images, ratios.mean(1), stderr, color="k", label="mean ± s.e. of seeds")
-        axes.axhline(record["target"], color="0.6", linestyle="--", linewidth=0.9, label="target")
-        axes.set(xlabel="images that the encoder learns from, thousands", xlim=0)
-        axes.set_ylabel("SSE of 7s / of the\nmodel that saw them")
-        axes.legend(frameon=False)
+    figure, ((axes,),) = grid(1, 1, 3.6, 2.4)
+    axes.plot(images, ratios, "o-", color="0.6", markersize=3, linewidth=0.8)
+    stderr = ratios.std(1, ddof=1) / ratios.shape[1] ** 0.5
+    axes.errorbar(images, ratios.mean(1), stderr, color="k", label="mean ± s.e. of seeds")
+    axes.axhline(record["target"], **TARGET, label="target")
+    axes.set(xlabel="images that the encoder learns from, thousands", xlim=0)
+    axes.set_ylabel("SSE of 7s / of the\nmodel that saw them")
+    axes.legend(frameon=False)
     return figure
 
 
+@plt.rc_context(STYLE)
 def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
     """What few images of a digit give: images as they are drawn, and the SSEs behind them.
 
@@ -93,40 +87,36 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
         records: of digits, by the name of their curve; with the trials of one seed.
     """
     rows = [grey(pictures) for pictures in drawn.values()]
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(WIDTH, 0.6 * len(rows[0]) + 0.3), layout="constrained")
-        left, right = figure.subfigures(
-            1, 2, width_ratios=(0.62 * len(rows), 7.2 - 0.62 * len(rows))
-        )
-        for column, (title, pictures) in enumerate(zip(drawn, rows, strict=True)):
-            for row, picture in enumerate(pictures):
-                cell = left.add_subplot(len(pictures), len(rows), row * len(rows) + column + 1)
-                show(cell, picture)
-                if row == 0:
-                    cell.set_title(title, fontsize=8)
-        axes = right.add_subplot()
-        ticks = ["none", *map(str, SHOTS), "all"]
-        for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-            every = [chosen(record, "rnp", "none")]
-            every += [chosen(record, "rnp", "encoder", n) for n in (*SHOTS, None)]
-            points = np.array([mean(trials) for trials in every])
-            line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1}
-            axes.errorbar(range(len(ticks)), points[:, 0], points[:, 1], **line, label=name)
-            codes, _ = mean(chosen(record, "rnp", "codes"))
-            axes.axhline(codes, color=colour, linestyle="--", linewidth=0.9)
-            axes.axhline(yardstick(record), color=colour, linestyle=":", linewidth=0.9)
-        axes.set_xticks(range(len(ticks)), ticks)
-        axes.set(xlabel="images of the digit that the encoder learns from", ylabel="SSE per image")
-        axes.set_ylim(0)
-        handles, labels = axes.get_legend_handles_labels()
-        style = {"color": "0.3", "linewidth": 0.9}
-        handles += [Line2D([], [], linestyle=dash, **style) for dash in ("--", ":")]
-        labels += ["codes alone", "model that saw every digit"]
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
-        axes.legend(handles, labels, frameon=False, fontsize=8, **place)
+    figure = plt.figure(figsize=(WIDTH, 0.6 * len(rows[0]) + 0.3), layout="constrained")
+    width = 0.62 * len(rows)
+    left, right = figure.subfigures(1, 2, width_ratios=(width, 7.2 - width))
+    cells = left.subplots(len(rows[0]), len(rows), squeeze=False)
+    for column, title, pictures in zip(cells.T, drawn, rows, strict=True):
+        column[0].set_title(title, fontsize=8)
+        for cell, picture in zip(column, pictures, strict=True):
+            show(cell, picture)
+    axes = right.add_subplot()
+    ticks = ["none", *map(str, SHOTS), "all"]
+    for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
+        every = [chosen(record, "rnp", "none")]
+        every += [chosen(record, "rnp", "encoder", n) for n in (*SHOTS, None)]
+        sses, stderrs = zip(*map(mean, every), strict=True)
+        line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1}
+        axes.errorbar(range(len(ticks)), sses, stderrs, **line, label=name)
+        codes, _ = mean(chosen(record, "rnp", "codes"))
+        for height, dash in ((codes, "--"), (yardstick(record), ":")):
+            axes.axhline(height, color=colour, linestyle=dash, linewidth=0.9)
+    axes.set(xticks=range(len(ticks)), xticklabels=ticks, ylim=0, ylabel="SSE per image")
+    axes.set_xlabel("images of the digit that the encoder learns from")
+    handles, _ = axes.get_legend_handles_labels()
+    for dash, name in (("--", "codes alone"), (":", "model that saw every digit")):
+        handles.append(Line2D([], [], color="0.3", linewidth=0.9, linestyle=dash, label=name))
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
+    axes.legend(handles=handles, frameon=False, fontsize=8, **place)
     return figure
 
 
+@plt.rc_context(STYLE)
 def reuse(
     x: Tensor, tree: ProgramTree, donors: list[tuple[ProgramTree, Tensor, Tensor]], parts: Tensor
 ) -> Figure:
@@ -140,26 +130,20 @@ def reuse(
     """
     pictures = [("input", grey(x), "0.75", None), ("parts", coloured(tree.parts), "0.75", None)]
     for t, (donor, turns, labels) in enumerate(donors):
-        colour = COLOURS[t % len(COLOURS)]
         own = coloured(_only(tree.children[t].canvas, t))
-        pictures.append((f"part {t + 1}", own, colour, None))
+        pictures.append((f"part {t + 1}", own, turn_colour(t), None))
         pictures.append(("nearest in", _highlighted(donor, turns, t), "0.75", labels))
     pictures.append(("drawn by\nthese", coloured(parts), "0.75", None))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(x),
-            len(pictures),
-            figsize=(WIDTH, 0.76 * len(x) + 0.35),
-            squeeze=False,
-            gridspec_kw={"left": 0.005, "right": 0.995, "wspace": 0.1, "hspace": 0.1},
-        )
-        for column, (title, every, border, labels) in zip(axes.T, pictures, strict=True):
-            column[0].set_title(title, fontsize=8)
-            for row, (cell, picture) in enumerate(zip(column, every, strict=True)):
-                show(cell, picture, border)
-                if labels is not None:
-                    corner = {"transform": cell.transAxes, "ha": "right", "va": "bottom"}
-                    cell.text(0.97, 0.02, str(int(labels[row])), fontsize=8, **corner)
+    figure = plt.figure(figsize=(WIDTH, 0.76 * len(x) + 0.35))
+    room = {"left": 0.005, "right": 0.995, "wspace": 0.1, "hspace": 0.1}
+    axes = figure.subplots(len(x), len(pictures), squeeze=False, gridspec_kw=room)
+    for column, (title, every, border, labels) in zip(axes.T, pictures, strict=True):
+        column[0].set_title(title, fontsize=8)
+        for row, (cell, picture) in enumerate(zip(column, every, strict=True)):
+            show(cell, picture, border)
+            if labels is not None:
+                corner = {"transform": cell.transAxes, "ha": "right", "va": "bottom"}
+                cell.text(0.97, 0.02, str(int(labels[row])), fontsize=8, **corner)
     return figure
 
 
@@ -168,11 +152,9 @@ def _highlighted(tree: ProgramTree, turns: Tensor, t: int) -> np.ndarray:
 
     The rest is pale.
     """
-    device = tree.parts.device
-    one = tree.parts[torch.arange(len(turns), device=device), turns.to(device)]
-    rest = tree.parts.sum(1) - one
-    picture = coloured(_only(one, t))
-    return np.clip(picture - 0.25 * (1 - grey(rest)), 0, 1)
+    one = tree.parts.cpu()[torch.arange(len(turns)), turns.cpu()]
+    rest = tree.parts.cpu().sum(1) - one
+    return np.clip(coloured(_only(one, t)) - 0.25 * (1 - grey(rest)), 0, 1)
 
 
 def _only(canvas: Tensor, t: int) -> Tensor:
