@@ -25,10 +25,9 @@ def learning_curves(logs: dict[str, Path]) -> Figure:
             axes.plot(*zip(*points, strict=True), color=colour, **style)
         axes.lines[-1].set_label(name)
     axes.set(xlabel="training images seen, thousands", ylabel="squared error per image")
-    axes.set_yscale("log")
+    axes.set(yscale="log", yticks=[5, 10, 20, 50])
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.set_yticks([5, 10, 20, 50])
     axes.minorticks_off()
     axes.legend(frameon=False)
     return figure
