@@ -68,21 +68,15 @@ def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int) -> Tensor
         # A dot or a tiny mark is not blown up beyond four times its size.
         scale = (frame.box - line) / max((high - low).max(), (frame.box - line) / 4)
         lines = [(stroke - (low + high) / 2) * scale + 0.5 for stroke in lines]
-    lines = [np.clip(stroke, -1, 2) for stroke in lines]
-    return _finish(_rasterise(lines, line, size * FINE), frame, size)
-
-
-def _rasterise(lines: list[np.ndarray], width: float, side: int) -> np.ndarray:
-    """Lines with round ends, in shares of the side: (side, side) in [0, 1]."""
+    side = size * FINE
     image = Image.new("L", (side, side))
-    draw = ImageDraw.Draw(image)
-    radius = width * side / 2
+    draw, radius = ImageDraw.Draw(image), line * side / 2
     for stroke in lines:
-        xy = [(x * side, y * side) for x, y in stroke]
+        xy = [(x * side, y * side) for x, y in stroke.clip(-1, 2)]
         draw.line(xy, fill=255, width=round(2 * radius))
         for x, y in xy:  # joints and ends
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return np.asarray(image, np.float32) / 255
+    return _finish(np.asarray(image, np.float32) / 255, frame, size)
 
 
 def check_size(size: int) -> None:
