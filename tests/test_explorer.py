@@ -82,9 +82,7 @@ def test_a_view_has_every_picture_and_where_it_lies(start):
         assert node.picture.dtype == np.uint8
         if node.path:
             child = edits.at(tree, node.path)
-            np.testing.assert_allclose(
-                15 * np.array(node.window), plots.corners(child, 16)[0], atol=1e-5
-            )
+            np.testing.assert_allclose(node.window, plots.corners(child.affine[0]), atol=1e-6)
     assert view.nodes[0].window is None
     grandchild, child = (edits.at(tree, path).affine[0] for path in ((1, 0), (1,)))
     middle = child[:, :2] @ grandchild[:, 2] + child[:, 2]
@@ -435,7 +433,7 @@ def test_the_palette_for_the_colour_blind_can_be_told_apart():
             distances += [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
         return min(distances)
 
-    assert least(plots.SAFE) > 20 > least(plots.COLOURS)
+    assert least(plots.PALETTES["colour-blind"]) > 20 > least(plots.COLOURS)
 
 
 def test_a_committed_map_says_how_it_was_made():

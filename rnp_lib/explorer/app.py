@@ -5,8 +5,10 @@ outlines and sliders as numbers. Events are handled one at a time; whatever goes
 in the page, and the state stays as it was.
 """
 
+import io
 import re
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ import anywidget
 import numpy as np
 
 from rnp_lib import checkpoints, data, plots
-from rnp_lib.config import Config
 from rnp_lib.explorer import drawings, edits, keep, states, trees, views
 from rnp_lib.explorer.edits import TreePath
 from rnp_lib.explorer.states import GivenProgram, History, Source, State, TestImage, opened
@@ -27,14 +28,12 @@ EXPECTED = (ValueError, FileNotFoundError, checkpoints.CheckpointError)
 
 def model_names() -> list[str]:
     """The models of checkpoints/ that have programs."""
-
-    def has_programs(path: Path) -> bool:
-        try:
-            return checkpoints.metadata(path)["config"].get("model", "rnp") == "rnp"
-        except checkpoints.CheckpointError:  # a map or a classifier
-            return False
-
-    return sorted(p.stem for p in checkpoints.DIRECTORY.glob("*.safetensors") if has_programs(p))
+    names = []
+    for path in checkpoints.DIRECTORY.glob("*.safetensors"):
+        with suppress(checkpoints.CheckpointError):  # a map or a classifier
+            if checkpoints.metadata(path)["config"].get("model", "rnp") == "rnp":
+                names.append(path.stem)
+    return sorted(names)
 
 
 def script() -> str:
@@ -78,16 +77,9 @@ class Explorer(anywidget.AnyWidget):
         """What is on show."""
         return views.render(self.state)
 
-    @property
-    def _config(self) -> Config:
-        return trees.model(self.state.model).config
-
     def _repr_mimebundle_(self, **options):
         """The live widget, and a still picture for where nothing can be live."""
-        bundle = super()._repr_mimebundle_(**options)
-        if bundle is None:
-            return None
-        content, about = bundle if isinstance(bundle, tuple) else (bundle, {})
+        content, about = super()._repr_mimebundle_(**options)
         return content | {"image/png": keep.export(self.state, "png", dpi=70)}, about
 
     def handle(self, event: dict[str, Any], buffers: list = ()) -> tuple[dict[str, Any], list]:
@@ -125,43 +117,33 @@ class Explorer(anywidget.AnyWidget):
 
     def _packed(self) -> tuple[dict[str, Any], list[bytes]]:
         """What is on show as JSON, with its pictures one after the other in a buffer."""
-        view, state, config = self.view, self.state, self._config
-        pictures, start = [], 0
+        view, state = self.view, self.state
+        config, pictures = trees.model(state.model).config, io.BytesIO()
 
         def put(picture):
-            nonlocal start
-            if picture is None:
-                return None
-            pictures.append(picture.tobytes())
-            start += len(pictures[-1])
-            return [start - len(pictures[-1]), *picture.shape[:2]]
+            start = pictures.tell()
+            pictures.write(picture.tobytes())
+            return [start, *picture.shape[:2]]
 
         # A source's numbers, without long lists.
         source = {k: v for k, v in vars(state.source).items() if isinstance(v, (int, float))}
         parent = config.depth - view.nodes[0].level + len(state.selected) - 1
         packed = vars(view) | {
             "nodes": [vars(node) | {"picture": put(node.picture)} for node in view.nodes],
-            "image": put(view.image),
+            "image": None if view.image is None else put(view.image),
             "drawing": put(view.drawing),
-            "selected": state.selected,
             "source": {"kind": type(state.source).__name__} | source,
             "edits": len(state.edits),
             "undo": len(self.history.past),
             "redo": len(self.history.future),
             "copied": self._copied is not None,
-            "model": state.model,
-            "dataset": state.dataset,
-            "colours": state.colours,
             "palette": plots.PALETTES[state.colours],
             "count": len(trees.images(state)[0]),
-            "ranges": {
-                "extent": config.extent[parent] if view.action else None,
-                "rotation": config.rotation,
-                "shear": config.shear,
-                "centre": config.centre,
-            },
+            "ranges": {name: getattr(config, name) for name in ("rotation", "shear", "centre")}
+            | {"extent": config.extent[parent] if view.action else None},
         }
-        return {"view": packed}, [b"".join(pictures)]
+        packed |= {k: getattr(state, k) for k in ("selected", "model", "dataset", "colours")}
+        return {"view": packed}, [pictures.getvalue()]
 
     # What the page can ask for. Each changes the history, or returns what to tell the page and the
     # pictures or files that go with it.
@@ -185,21 +167,20 @@ class Explorer(anywidget.AnyWidget):
 
     def _do_map(self) -> tuple[dict, list]:
         found = trees.guide(self.state.model)
-        points = {"at": found.at.half(), "turn": found.turn, "label": found.label}
-        lists = {name: tensor.tolist() for name, tensor in points.items()}
-        return {"map": lists | {"dataset": found.dataset}}, []
+        points = {name: getattr(found, name).tolist() for name in ("at", "turn", "label")}
+        return {"map": points | {"dataset": found.dataset}}, []
 
     def _do_draw(self, strokes) -> None:
-        # Framed as the images that the model knows are, whatever is picked from.
-        c = self._config
-        self._open_image(drawings.from_strokes(strokes, c.dataset, c.image_size))
+        self._open_drawing(drawings.from_strokes, strokes)
 
     def _do_upload(self, size, content=b"") -> None:
         drawings.check_size(int(size))
-        c = self._config
-        self._open_image(drawings.from_png(content, c.dataset, c.image_size))
+        self._open_drawing(drawings.from_png, content)
 
-    def _open_image(self, image) -> None:
+    def _open_drawing(self, framed, drawing) -> None:
+        # As the images that the model knows are, whatever is picked from.
+        config = trees.model(self.state.model).config
+        image = framed(drawing, config.dataset, config.image_size)
         self._open(states.Picture((image * 255).round().byte().numpy().tobytes()))
 
     def _do_pick(self, index) -> None:
@@ -224,12 +205,7 @@ class Explorer(anywidget.AnyWidget):
         self.history = replace(self.history, now=replace(self.state, colours=name))
 
     def _do_select(self, path) -> None:
-        self.history = replace(self.history, now=replace(self.state, selected=self._known(path)))
-
-    def _known(self, path) -> TreePath:
-        """A path that there is in the tree on show; else ValueError."""
-        edits.at(trees.tree(self.state), path)
-        return tuple(path)
+        self.history = replace(self.history, now=replace(self.state, selected=tuple(path)))
 
     def _do_edit(self, what, path, arguments, gesture=None) -> None:
         merge = gesture is not None and gesture == self._gesture
@@ -238,7 +214,8 @@ class Explorer(anywidget.AnyWidget):
         self.history, self._gesture = self.history.then(new, merge), gesture
 
     def _do_copy(self, path) -> tuple[dict, list]:
-        self._copied = self.state, self._known(path)
+        edits.at(trees.tree(self.state), path)  # ValueError if it is not there
+        self._copied = self.state, tuple(path)
         return {"copied": True}, []
 
     def _do_paste(self, path) -> None:
@@ -266,9 +243,9 @@ class Explorer(anywidget.AnyWidget):
 
     def _do_line(self, a, b) -> tuple[dict, list]:
         self._strip = views.strip(self.state, int(a), int(b))
-        pictures = np.stack([picture for _, picture in self._strip])
-        about = {"side": pictures.shape[1], "count": len(pictures)}
-        return {"strip": about}, [pictures.tobytes()]
+        pictures = [picture for _, picture in self._strip]
+        about = {"side": len(pictures[0]), "count": len(pictures)}
+        return {"strip": about}, [np.stack(pictures).tobytes()]
 
     def _do_step(self, index) -> None:
         if not 0 <= index < len(self._strip):

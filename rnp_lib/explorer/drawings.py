@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 FINE = 8  # drawn at this many times the resolution, then averaged: soft edges as in scanned ink
@@ -63,26 +64,19 @@ def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int) -> Tensor
     if not np.isfinite(points).all():
         raise ValueError("a point of the drawing is not a pair of finite numbers.")
     frame, low, high = FRAMES.get(dataset, AS_DRAWN), points.min(0), points.max(0)
-    line = frame.line
+    line, side = frame.line, size * FINE
     if frame.box is not None:
         # A dot or a tiny mark is not blown up beyond four times its size.
         scale = (frame.box - line) / max((high - low).max(), (frame.box - line) / 4)
         lines = [(stroke - (low + high) / 2) * scale + 0.5 for stroke in lines]
-    lines = [np.clip(stroke, -1, 2) for stroke in lines]
-    return _finish(_rasterise(lines, line, size * FINE), frame, size)
-
-
-def _rasterise(lines: list[np.ndarray], width: float, side: int) -> np.ndarray:
-    """Lines with round ends, in shares of the side: (side, side) in [0, 1]."""
     image = Image.new("L", (side, side))
-    draw = ImageDraw.Draw(image)
-    radius = width * side / 2
+    draw, radius = ImageDraw.Draw(image), line * side / 2
     for stroke in lines:
-        xy = [(x * side, y * side) for x, y in stroke]
+        xy = [(x * side, y * side) for x, y in stroke.clip(-1, 2)]
         draw.line(xy, fill=255, width=round(2 * radius))
         for x, y in xy:  # joints and ends
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return np.asarray(image, np.float32) / 255
+    return _finish(np.asarray(image, np.float32) / 255, frame, size)
 
 
 def check_size(size: int) -> None:
@@ -138,12 +132,10 @@ def _finish(fine: np.ndarray, frame: Frame, size: int) -> Tensor:
     if fine.sum() == 0:
         raise ValueError("the drawing lies outside the pad: draw inside it.")
     if frame.box is not None:
-        wanted = frame.centre * len(fine)
-        for axis in (0, 1):
-            mass = fine.sum(1 - axis)
-            shift = round(wanted - (mass @ (np.arange(len(fine)) + 0.5)) / mass.sum())
-            (ink,) = np.nonzero(mass)  # which must stay inside
-            shift = np.clip(shift, -ink[0], len(fine) - 1 - ink[-1])
-            fine = np.roll(fine, shift, axis)
+        every = zip(np.nonzero(fine), center_of_mass(fine), strict=True)
+        for axis, (ink, centre) in enumerate(every):
+            shift = round(frame.centre * len(fine) - centre - 0.5)
+            # Ink must stay inside.
+            fine = np.roll(fine, np.clip(shift, -ink.min(), len(fine) - 1 - ink.max()), axis)
     image = fine.reshape(size, FINE, size, FINE).mean((1, 3))
     return torch.from_numpy(image.clip(0, 1)).float()[None, None]

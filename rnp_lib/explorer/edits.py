@@ -65,8 +65,7 @@ def move(model: RNP, tree: ProgramTree, path: TreePath, **changes: float) -> Pro
             raise ValueError(f"{name} must be from -1 to 1: got {value}.")
         action[:, ACTION.index(name)] = value
     c = model.config
-    level = at(tree, path[:-1]).level
-    matrix = affine(action, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
+    matrix = affine(action, c.extent[c.depth - node.level - 1], c.rotation, c.shear, c.centre)
     return _put(tree, path, replace(node, action=action, affine=matrix))
 
 
@@ -75,11 +74,11 @@ def rewrite(model: RNP, tree: ProgramTree, path: TreePath, z: Tensor) -> Program
     node = at(tree, path)
     if not path:
         return model.decode(z, tree.level)
-    parent = at(tree, path[:-1])
     # A program's own patch is decoded by its parent: so is all that a leaf draws.
-    patch = model.hypernet(parent.z).patch(z.unsqueeze(1)).view_as(node.patch)
+    parent = model.hypernet(at(tree, path[:-1]).z)
+    patch = parent.patch(z.unsqueeze(1)).view_as(node.patch)
     new = model.decode(z, node.level) if node.children else ProgramTree(z=z, canvas=patch)
-    return _put(tree, path, _in_place_of(node, replace(new, patch=patch)))
+    return transplant(tree, path, replace(new, patch=patch))
 
 
 def steer(
@@ -125,8 +124,8 @@ def duplicate(model: RNP, tree: ProgramTree, path: TreePath) -> ProgramTree:
     tree = _put(tree, path[:-1], _drawn(parent, [*parent.children, node]))
     copy = (*path[:-1], len(parent.children))
     centre = node.action[0, ACTION.index("centre_x")].item()
-    beside = centre + (COPY_SHIFT if centre < 0 else -COPY_SHIFT)
-    return move(model, tree, copy, centre_x=beside)
+    shift = COPY_SHIFT if centre < 0 else -COPY_SHIFT
+    return move(model, tree, copy, centre_x=centre + shift)
 
 
 def swap(tree: ProgramTree, path: TreePath, other: TreePath) -> ProgramTree:
@@ -150,18 +149,15 @@ def transplant(tree: ProgramTree, path: TreePath, donor: ProgramTree) -> Program
         )
     if (donor.z.shape, donor.canvas.shape[1:]) != (node.z.shape, node.canvas.shape[1:]):
         raise ValueError("the two programs are of different models or batches.")
-    return _put(tree, path, _in_place_of(node, donor))
+    # Where the other lay, and hidden if it was.
+    place = {"action": node.action, "affine": node.affine}
+    return _put(tree, path, type(node)(**vars(donor) | place))
 
 
 def _below_root(tree: ProgramTree, path: TreePath) -> ProgramTree:
     if not path:
         raise ValueError("the root lies in no other program: choose one of its parts.")
     return at(tree, path)
-
-
-def _in_place_of(node: ProgramTree, new: ProgramTree) -> ProgramTree:
-    """`new` where `node` lies, and hidden if that is."""
-    return type(node)(**vars(new) | {"action": node.action, "affine": node.affine})
 
 
 def _put(tree: ProgramTree, path: TreePath, node: ProgramTree) -> ProgramTree:

@@ -128,6 +128,5 @@ def map_of(name: str | Path) -> Map:
     tensors, about = checkpoints.read(path, FORMAT)
     if about["checkpoint_sha256"] != sha256(checkpoints.find(name)):
         raise CheckpointError(f"{path} is the map of another version of {name}: {again} anew.")
-    whole = {"index", "turn", "label"}
-    tensors = {key: t.long() if key in whole else t.float() for key, t in tensors.items()}
+    tensors = {k: t.float() if t.is_floating_point() else t.long() for k, t in tensors.items()}
     return Map(**tensors, dataset=about["dataset"])

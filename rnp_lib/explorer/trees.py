@@ -107,11 +107,10 @@ def _after(name: str, before: ProgramTree, edit: Edit) -> ProgramTree:
         case "steer":
             found, number = guide(name), arguments["direction"]
             level = edits.at(before, edit.path).level
-            if not 0 <= number < found.directions.shape[1]:
-                count = found.directions.shape[1]
+            count = found.directions.shape[1]
+            if not 0 <= number < count:
                 raise ValueError(f"there are {count} directions: got {number}.")
-            arguments["direction"] = found.directions[level, number]
-            arguments["mean"] = found.mean[level]
+            arguments |= {"direction": found.directions[level, number], "mean": found.mean[level]}
         case "transplant":
             donor = arguments["donor"]
             if donor.model != name:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rnp_lib import plots
 from rnp_lib.analysis import interpolation
@@ -124,15 +123,10 @@ def _nodes(tree: ProgramTree, colours: tuple[str, ...]) -> Iterator[Node]:
         if path:
             to_parent = torch.cat([node.affine[0], torch.eye(3)[2:]])
             to_root[path] = to_root[path[:-1]] @ to_parent
-            window, outline = _corners(to_parent), _corners(to_root[path])
+            maps = to_parent, to_root[path]
+            window, outline = (plots.corners(matrix[:2]).tolist() for matrix in maps)
         hidden = isinstance(node, edits.Hidden)
         yield Node(path, node.level, picture(node, colours), window, outline, hidden)
-
-
-def _corners(matrix: Tensor) -> Corners:
-    """Where a map (3, 3) to another frame takes the corners of a frame."""
-    corners = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
-    return ((matrix @ corners)[:2].T.add(1) / 2).tolist()
 
 
 def _coordinates(state: State, selected: ProgramTree) -> tuple[float, ...]:

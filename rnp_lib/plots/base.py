@@ -54,11 +54,17 @@ def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, 
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
 
 
-def show(axes: Axes, picture: np.ndarray, border: str = "0.75") -> None:
-    """One picture (H, W, 3) in axes without ticks."""
+def square(figure: Figure, left: float, bottom: float, side: float) -> Axes:
+    """Square axes at a place in a figure, all in inches."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes([left / width, bottom / height, side / width, side / height])
+
+
+def show(axes: Axes, picture: np.ndarray, border: str = "0.75", width: float = 0) -> None:
+    """One picture (H, W, 3) in axes without ticks, its border as wide as theirs or `width`."""
     axes.imshow(picture)
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(edgecolor=border)
+    axes.spines[:].set(edgecolor=border, linewidth=width or plt.rcParams["axes.linewidth"])
 
 
 def outline(axes: Axes, corners: np.ndarray, colour: str) -> None:
@@ -66,10 +72,10 @@ def outline(axes: Axes, corners: np.ndarray, colour: str) -> None:
     axes.fill(*corners.T, fill=False, edgecolor=colour, linewidth=1)
 
 
-def corners(child: ProgramTree, size: int) -> np.ndarray:
-    """The corners of a child's window in its parent's canvas of side `size`, pixels, (B, 4, 2)."""
+def corners(matrix: Tensor) -> Tensor:
+    """Where an affine map (2, 3) takes a frame's corners (4, 2), in shares of a picture's side."""
     frame = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
-    return ((child.affine.detach().cpu() @ frame).mT.add(1) / 2 * (size - 1)).numpy()
+    return (matrix.detach().cpu() @ frame).mT.add(1) / 2
 
 
 def outline_children(
@@ -84,6 +90,7 @@ def outline_children(
     size = tree.canvas.shape[-1]
     for t, child in enumerate(tree.children):
         if t not in hidden:
-            outline(axes, corners(child, size)[0], turn_colour(t, colours))
+            window = corners(child.affine[0]) * (size - 1)
+            outline(axes, window.numpy(), turn_colour(t, colours))
     low, high = -0.5 - margin, size - 0.5 + margin
     axes.set(xlim=(low, high), ylim=(high, low))

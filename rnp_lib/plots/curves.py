@@ -25,10 +25,9 @@ def learning_curves(logs: dict[str, Path]) -> Figure:
             axes.plot(*zip(*points, strict=True), color=colour, **style)
         axes.lines[-1].set_label(name)
     axes.set(xlabel="training images seen, thousands", ylabel="squared error per image")
-    axes.set_yscale("log")
+    axes.set(yscale="log", yticks=[5, 10, 20, 50])
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.set_yticks([5, 10, 20, 50])
     axes.minorticks_off()
     axes.legend(frameon=False)
     return figure
@@ -38,11 +37,10 @@ def learning_curves(logs: dict[str, Path]) -> Figure:
 def speed(result: dict) -> Figure:
     """What `rnp bench` measured: training throughput of each row, and how a step's time grows."""
     figure, (bars, growth) = plt.subplots(1, 2, figsize=(7.5, 2.6), layout="constrained")
-    names = list(result["train_spread"])
-    speeds = [result["train_spread"][name] for name in names]
-    middle = np.array([s["median"] for s in speeds])
-    spread = [middle - [s["low"] for s in speeds], [s["high"] for s in speeds] - middle]
-    bars.barh(names, middle, xerr=spread, color="0.7", error_kw={"lw": 0.8})
+    rows = result["train_spread"]
+    numbers = [[row[key] for key in ("low", "median", "high")] for row in rows.values()]
+    middle, spread = np.array(numbers)[:, 1], np.diff(numbers).T
+    bars.barh(list(rows), middle, xerr=spread, color="0.7", error_kw={"lw": 0.8})
     bars.bar_label(bars.containers[1], [f" {m:.0f}" for m in middle], fontsize=8)
     bars.invert_yaxis()
     bars.set(xlabel=f"training, images/s (batch {result['batch']})", xlim=(0, 1.2 * middle.max()))

@@ -42,13 +42,12 @@ def strip(axes: Axes, layers: Tensor) -> None:
 
 def lines(axes: Axes, name: str, results: dict[str, tuple[Tensor, Tensor]]) -> None:
     """One quantity of `interpolation.by_quantity` along the path, with standard errors."""
+    steps = name == "change"  # not points
     for kind, (mean, stderr) in results.items():
-        at = np.linspace(0, 1, len(mean))
-        if name == "change":  # of steps, not of points
-            at = (np.arange(len(mean)) + 0.5) / len(mean)
+        at = (np.arange(len(mean)) + 0.5) / len(mean) if steps else np.linspace(0, 1, len(mean))
         axes.errorbar(at, mean.numpy(), stderr.numpy(), label=kind, ms=3, lw=1, **LINES[kind])
     axes.set(xlabel="position along the path", title=TITLES[name], xticks=[0, 0.5, 1])
-    axes.set_ylim(0, None if name == "change" else 1.03)
+    axes.set_ylim(0, None if steps else 1.03)
     axes.spines[["top", "right"]].set_visible(False)
     if name == "read":
         axes.legend(frameon=False, loc="lower left")

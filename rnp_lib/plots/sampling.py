@@ -16,9 +16,9 @@ ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eig
 SOURCES = ("#9467bd", "0.4", "#17becf")  # not the colours of parts
 
 
-def _sheet(axes: Axes, rows: list[np.ndarray], columns: int) -> tuple[float, float]:
+def _sheet(axes: Axes, rows: list[np.ndarray], columns: int) -> None:
     """One frame for each of N samples, in lines of `columns`: its picture in each of `rows`, arrays
-    (N, H, W, 3), one below another. Returns the sheet's extent, in sides of a picture."""
+    (N, H, W, 3), one below another."""
     wide, high = 1 + 2 * PAD, len(rows) + (len(rows) + 1) * PAD  # a frame
     lines, gap = -(-len(rows[0]) // columns), 3 * PAD
     for i, pictures in enumerate(zip(*rows, strict=True)):
@@ -31,7 +31,6 @@ def _sheet(axes: Axes, rows: list[np.ndarray], columns: int) -> tuple[float, flo
     right, bottom = columns * (wide + gap) - gap, lines * (high + 2 * gap) - 2 * gap
     axes.set(xlim=(0, right), ylim=(bottom, 0))
     axes.set_axis_off()
-    return right, bottom
 
 
 @plt.rc_context(STYLE)
@@ -40,15 +39,14 @@ def _sheets(blocks: dict[str, list[np.ndarray]], columns: int, below: float = 0.
     margin, title_height = 0.02, 0.28  # inches
     width = (WIDTH - 2 * margin - (len(blocks) - 1) * 0.22) / len(blocks)
     figure = plt.figure()
-    every = [figure.add_axes((0, 0, 1, 1), label=title) for title in blocks]
-    extents = [_sheet(*pair, columns) for pair in zip(every, blocks.values(), strict=True)]
-    heights = [width * bottom / right for right, bottom in extents]
+    for title, rows in blocks.items():
+        _sheet(figure.add_axes((0, 0, 1, 1), title=title, label=title), rows, columns)
+    heights = [width * abs(axes.viewLim.height / axes.viewLim.width) for axes in figure.axes]
     total = max(heights) + title_height + below
     figure.set_size_inches(WIDTH, total)
-    for i, (axes, title, height) in enumerate(zip(every, blocks, heights, strict=True)):
+    for i, (axes, height) in enumerate(zip(figure.axes, heights, strict=True)):
         place = (margin + i * (width + 0.22), total - title_height - height, width, height)
         axes.set_position(np.array(place) / np.tile((WIDTH, total), 2))
-        axes.set_title(title)
     return figure
 
 

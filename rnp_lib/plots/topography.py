@@ -92,8 +92,7 @@ def _level(
         axes.plot(*zip(point, corner + side / 2, strict=True), color="0.2", lw=0.7, zorder=3)
         axes.plot(*point, "o", color=colours[group], mec="0.2", mew=0.7, ms=4, zorder=4)
         cell = axes.inset_axes([*corner, side, side], transform=axes.transData, zorder=5)
-        show(cell, picture, colours[group])
-        cell.spines[:].set(linewidth=1.6)
+        show(cell, picture, colours[group], 1.6)
 
 
 def _room(points: np.ndarray, others: np.ndarray, side: float, axes: Axes) -> np.ndarray:
@@ -147,19 +146,19 @@ def blocks(roots: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> Figure
     for cells, column, title, colour in zip(every.T, columns, titles, colours, strict=True):
         cells[0].set_title(title)
         for axes, pictures in zip(cells, column, strict=False):
-            show(axes, _mosaic(pictures), colour)
-            axes.spines[:].set(linewidth=1.6)
+            show(axes, _mosaic(pictures), colour, 1.6)
         for axes in cells[len(column) :]:
             axes.axis("off")
     return figure
 
 
-def _mosaic(pictures: Tensor, across: int = 4, pixels: int = 84) -> np.ndarray:
-    """Pictures (n, 1, H, W), side by side, each about as large as `pixels`: one (H', W', 3)."""
-    times = max(1, round(pixels / pictures.shape[-1]))
+def _mosaic(pictures: Tensor) -> np.ndarray:
+    """Pictures (n, 1, H, W) in rows of four, each about 84 pixels wide: one (H', W', 3)."""
+    across, times = 4, max(1, round(84 / pictures.shape[-1]))
     cells = grey(pictures).repeat(times, 1).repeat(times, 2)
     missing = [(0, -len(cells) % across), (0, 0), (0, 0), (0, 0)]
     cells = np.pad(cells, missing, constant_values=1)
     cells = np.pad(cells, [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=0.85)
-    rows = [np.concatenate(list(row), 1) for row in cells.reshape(-1, across, *cells.shape[1:])]
-    return np.concatenate(rows)
+    side = cells.shape[1]
+    lines = cells.reshape(-1, across, side, side, 3).swapaxes(1, 2)
+    return lines.reshape(-1, across * side, 3)

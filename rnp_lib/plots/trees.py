@@ -21,65 +21,47 @@ from rnp_lib.plots.base import (
     grid,
     outline_children,
     show,
+    square,
     turn_colour,
 )
 
 
 @plt.rc_context(STYLE)
-def parsing(x: Tensor, tree: ProgramTree, columns: int = 2, before: Tensor | None = None) -> Figure:
+def parsing(x: Tensor, tree: ProgramTree, before: Tensor | None = None) -> Figure:
     """Figures 3 and 6: each image beside its canvas of coloured parts and its boxes of sub-parts.
 
     Args:
         x: images (B, 1, H, W), and `tree`, their parse, two levels deep or more.
-        columns: images side by side.
         before: how they had been drawn before the model was retrained, (B, 1, H, W).
     """
-    rows = -(-len(x) // columns)
-    boxes = np.stack([coloured(child.parts) for child in tree.children], 1)  # (B, τ, P, P, 3)
-    stack = {"input": x, "drawn": tree.canvas}
-    if before is not None:
-        stack = {"input": x, "before": before, "after": tree.canvas}
+    drawings = [tree.canvas] if before is None else [before, tree.canvas]
+    stack = [grey(pictures) for pictures in (x, *drawings)]
+    labels = ("input", "drawn") if before is None else ("input", "before", "after")
+    boxes = [coloured(child.parts) for child in tree.children]
+    columns, across = 2, -(-len(boxes) // 2)  # images side by side, boxes in a row
     side, gap, margin, top = 0.85, 0.08, 0.3, 0.3  # inches; `side` is that of a box
-    height = 2 * side + gap
-    across = -(-len(tree.children) // 2)  # boxes in a row
+    height, pitch = 2 * side + gap, side + gap
     small = (height - (len(stack) - 1) * gap) / len(stack)  # side of a picture at the left
-    width = small + gap + height + gap + across * (side + gap)
-    size = (columns * (margin + width), rows * (height + margin) + top)
-    figure = plt.figure(figsize=size)
-    left_column = zip(*map(grey, stack.values()), strict=True)
-    each = zip(left_column, coloured(tree.parts), boxes, strict=True)
-    for i, (pictures, parts, each_box) in enumerate(each):
-        left = margin + i % columns * (margin + width)
-        bottom = size[1] - top - height - i // columns * (height + margin)
-
-        def cell(x, y, inches, left=left, bottom=bottom):
-            place = np.array([left + x, bottom + y, inches, inches]) / np.tile(size, 2)
-            return figure.add_axes(place)
-
-        for row, (picture, label) in enumerate(zip(pictures, stack, strict=True)):
-            axes = cell(0, height - small - row * (small + gap), small)
-            show(axes, picture)
+    width = margin + small + gap + height + gap + across * pitch
+    total = -(-len(x) // columns) * (height + margin) + top
+    figure = plt.figure(figsize=(columns * width, total))
+    for i, parts in enumerate(coloured(tree.parts)):
+        left = margin + i % columns * width
+        bottom = total - top - height - i // columns * (height + margin)
+        for row, (pictures, label) in enumerate(zip(stack, labels, strict=True)):
+            axes = square(figure, left, bottom + height - small - row * (small + gap), small)
+            show(axes, pictures[i])
             axes.set_ylabel(label)
-        middle = cell(small + gap, 0, height)
+        middle = square(figure, left + small + gap, bottom, height)
         show(middle, parts)
-        for t, box in enumerate(each_box):
-            left_of_box = small + height + 2 * gap + t % across * (side + gap)
-            axes = cell(left_of_box, (1 - t // across) * (side + gap), side)
-            show(axes, box, turn_colour(t))
-            axes.spines[:].set(linewidth=2)
+        left += small + height + 2 * gap
+        for t, box in enumerate(boxes):
+            up = (1 - t // across) * pitch
+            axes = square(figure, left + t % across * pitch, bottom + up, side)
+            show(axes, box[i], turn_colour(t), 2)
             if i < columns and t == 0:
                 middle.set_title("parts, placed by $z^2$")
                 axes.set_title("sub-parts, placed by each $z^1$", loc="left")
-    return figure
-
-
-@plt.rc_context(STYLE)
-def windows(tree: ProgramTree) -> Figure:
-    """The coloured canvas of each image of a batch with the windows of its parts outlined."""
-    figure, axes = grid(1, len(tree), 2.2 * len(tree), 2.2)
-    for i, (cell, picture) in enumerate(zip(axes[0], coloured(tree.parts), strict=True)):
-        show(cell, picture)
-        outline_children(cell, tree[i : i + 1], margin=3)
     return figure
 
 
@@ -100,30 +82,26 @@ def tree(
     (None), the tree alone.
     """
     until = max(0, tree.level - 2) if until is None else until
-    rows = [[(0, (), tree)]]  # of each program: its parent's place in the row above, its path
-    for _ in range(tree.level - until):
-        row = [
-            (i, (*path, t), child)
-            for i, (_, path, node) in enumerate(rows[-1])
-            for t, child in enumerate(node.children)
-        ]
-        rows.append(row)
-    figure = plt.figure(figsize=(max(5, 0.62 * len(rows[-1])), 1.55 * len(rows)))
-    above = []
-    for k, row in enumerate(rows):
-        cells = [_node(figure, k, i, len(rows), len(row)) for i in range(len(row))]
-        for cell, (parent, path, node) in zip(cells, row, strict=True):
-            picture = coloured(node.parts, colours) if node.children else grey(node.canvas)
-            show(cell, 1 - 0.3 * (1 - picture[0]) if path in hidden else picture[0])
-            unseen = {t for t in range(len(node.children)) if (*path, t) in hidden}
+    rows, widest = tree.level - until + 1, len(list(tree.programs(until)))
+    figure = plt.figure(figsize=(max(5, 0.62 * widest), 1.55 * rows))
+    row = [((), tree, None)]  # of each program: its path, and its parent's axes
+    for k in range(rows):
+        below = []
+        for i, (path, node, parent) in enumerate(row):
+            cell = _node(figure, k, i, rows, len(row))
+            picture = (coloured(node.parts, colours) if node.children else grey(node.canvas))[0]
+            colour = turn_colour(path[-1], colours) if path else "0.75"
+            picture = 1 - 0.3 * (1 - picture) if path in hidden else picture
+            show(cell, picture, colour, 1.5 if path else 0)
+            children = [((*path, t), child, cell) for t, child in enumerate(node.children)]
+            unseen = {path[-1] for path, _, _ in children if path in hidden}
             outline_children(cell, node, 1, colours, unseen)
-            if above:
-                colour = turn_colour(path[-1], colours)
-                cell.spines[:].set(edgecolor=colour, linewidth=1.5)
-                _edge(figure, above[parent], cell, colour)
-        above = cells
+            if parent:
+                _edge(figure, parent, cell, colour)
+            below += children
+        row = below
     if x is not None:
-        image = _node(figure, 0, 0, len(rows), 1, shift=-0.25)
+        image = _node(figure, 0, 0, rows, 1, shift=-0.25)
         show(image, grey(x)[0])
         image.set_title("image")
     return figure
@@ -133,9 +111,8 @@ def _node(figure: Figure, row: int, column: int, rows: int, columns: int, shift:
     """Square axes for one node of a tree: rows fill the height, the columns of a row its width."""
     width, height = figure.get_size_inches()
     side = min(0.72 * height / rows, 0.85 * width / columns)
-    centre = width * ((column + 0.5) / columns + shift), height * (1 - (row + 0.5) / rows)
-    left, bottom = (c - side / 2 for c in centre)
-    return figure.add_axes([left / width, bottom / height, side / width, side / height])
+    x, y = width * ((column + 0.5) / columns + shift), height * (1 - (row + 0.5) / rows)
+    return square(figure, x - side / 2, y - side / 2, side)
 
 
 def _edge(figure: Figure, upper: Axes, lower: Axes, colour: str) -> None:
