@@ -151,6 +151,8 @@ def _write_plot(path: Path, figure: Figure) -> None:
 def evaluate_command(checkpoint, dataset, iwae, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     model = checkpoints.load(checkpoint)
+    if plot and model.config.model == "vae":
+        raise ValueError("a plain VAE has no parts to draw: leave out --plot.")
     dataset = dataset or model.config.dataset
     images, _ = data.load(dataset, "test", model.config.image_size)
     scores = {"data": dataset, **parsing.evaluate(model, images, iwae=iwae)}

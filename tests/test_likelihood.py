@@ -13,6 +13,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from rnp_lib.analysis import likelihood
 from rnp_lib.analysis.parsing import evaluate, ink_share
 from rnp_lib.model import build
+from rnp_lib.model.objective import reconstruction_error
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
@@ -91,9 +92,11 @@ def test_scores_need_no_gradient_and_leave_the_model_alone(model, images):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_plain_vae_is_refused_in_one_sentence():
-    with pytest.raises(ValueError, match="a plain VAE has no parts to score"):
-        evaluate(build(tiny.config(model="vae")), torch.zeros(2, 1, 16, 16))
+def test_a_plain_vae_is_scored_but_for_its_parts():
+    vae, x = build(tiny.config(model="vae"), 0).eval(), torch.rand(4, 1, 16, 16)
+    scores = evaluate(vae, x)
+    assert not [key for key in scores if "part" in key]
+    assert scores["sse"] == pytest.approx(float(reconstruction_error(vae, x).mean()))
 
 
 # ---- bounds --------------------------------------------------------------------------------------

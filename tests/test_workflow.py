@@ -238,7 +238,8 @@ def test_the_name_of_a_run_is_its_recipe():
 def test_rows_are_filled_in_from_their_runs_and_others_stay(tmp_path):
     config = tiny.config()
     path = tmp_path / "train" / "mnist,lr=0.01" / "model.safetensors"
-    checkpoints.save(path, build(config), {"validation_sse": 5.5, "code": "new"})
+    about = {"validation_sse": 5.5, "run": {"git": {"commit": "new"}}}
+    checkpoints.save(path, build(config), about)
     rows = [
         {"command": f"rnp train mnist --set lr={lr}", "validation_sse": 7.0, "code": "old"}
         for lr in ("0.01", "0.1")

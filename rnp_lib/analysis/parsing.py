@@ -14,7 +14,7 @@ from torch import Tensor
 from rnp_lib.analysis import likelihood
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import kl_to_prior, squared_error
-from rnp_lib.model.rnp import RNP
+from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.tree import ProgramTree, compose
 
 
@@ -90,7 +90,7 @@ def windows(tree: ProgramTree, level: int) -> Tensor:
 
 
 def evaluate(
-    model: RNP, images: Tensor, samples: int = 1, iwae: int = 0, seed: int = 0
+    model: ImageModel, images: Tensor, samples: int = 1, iwae: int = 0, seed: int = 0
 ) -> dict[str, float]:
     """Score a model on held-out images (N, 1, H, W), which are on its device.
 
@@ -106,24 +106,23 @@ def evaluate(
         elbo_samples: the lower bound of log p(x), nats, constants included, mean over images;
         iwae and iwae_samples: the same of `likelihood.iwae`; ink_part_1..τ: each part's share of
         the drawn ink, mean over images. sse, elbo and iwae with the standard error over images,
-        `_stderr`.
-
-    Raises ValueError for a plain VAE, which has no parts.
+        `_stderr`. Of a plain VAE nothing about parts.
     """
-    if model.config.model == "vae":
-        raise ValueError("a plain VAE has no parts to score: its metadata holds its error.")
 
     def score(x: Tensor) -> tuple[Tensor, Tensor]:
         q = model.encode(x)
         tree = model.decode(q.mean)
-        canvases = tree.canvas, tree.cut(tree.level - 1), torch.zeros_like(x)
+        canvases, shares = [tree.canvas, torch.zeros_like(x)], x.new_zeros(len(x), 0)
+        if tree.children:
+            canvases, shares = [*canvases, tree.cut(tree.level - 1)], ink_share(tree)
         errors = [squared_error(canvas, x) for canvas in canvases]
-        return torch.stack([*errors, kl_to_prior(q)], 1), ink_share(tree)
+        return torch.stack([kl_to_prior(q), *errors], 1), shares
 
     rows, shares = (found.double() for found in batched(score, images))
-    sse, parts, blank, kl = rows.mean(0).tolist()
-    scores = {"n": len(images)} | mean_and_error("sse", rows[:, 0])
-    scores |= {"mse": sse / images[0].numel(), "sse_parts": parts, "sse_blank": blank, "kl": kl}
+    kl, sse, blank, *parts = rows.mean(0).tolist()
+    scores = {"n": len(images)} | mean_and_error("sse", rows[:, 1])
+    scores |= {"mse": sse / images[0].numel()} | dict(zip(["sse_parts"], parts, strict=False))
+    scores |= {"sse_blank": blank, "kl": kl}
     generator = torch.Generator().manual_seed(seed)
     bounds = [("elbo", likelihood.elbo, samples)]
     bounds += [("iwae", likelihood.iwae, iwae)] if iwae else []

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rnp_lib import checkpoints, data
-from rnp_lib.analysis import classifier, parsing, sampling
+from rnp_lib.analysis import classifier, parsing, sampling, segmentation
+from rnp_lib.data import splits
 from rnp_lib.files import ROOT, read_json, sha256
 
 PATH = ROOT / "docs" / "recipe.json"
@@ -49,19 +50,22 @@ def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
     encoder = row["command"].startswith("rnp transfer")
     form = checkpoints.ENCODER_FORMAT if encoder else checkpoints.FORMAT
     about = checkpoints.metadata(path, form)
-    found = {key: about[key] for key in ("validation_sse", "code") if key in row}
+    found = {"validation_sse": about["validation_sse"]}
+    if "code" in row:
+        found["code"] = about["code"] if encoder else about["run"]["git"]["commit"][:12]
     if "test_sse" in row:
         found["test_sse"] = read_json(path.with_name("scores.json"))["numbers"]["sse"]
     if "samples_legible" in row:
         model = checkpoints.load(path)
-        images, _ = data.load(model.config.dataset, "train", model.config.image_size)
+        images, labels = data.load(model.config.dataset, "train", model.config.image_size)
+        held = splits.validation(model.config.dataset, images, labels).validation
         reader = classifier.load_classifier(model.config.dataset)
         read = sampling.legibility(reader, model.sample(SAMPLES, seed=0).canvas)
-        parts = parsing.evaluate_parts(model, images[-5_000:])
+        parts = parsing.evaluate_parts(model, images[held])
         found |= {"samples_legible": read["legible"], "smallest_class": min(read["classes"])}
         found |= {"smallest_part": parts["ink_part_min"], "pieces": parts["pieces"]}
         found["smallest_sub_part"] = parts["ink_sub_part_min"]
     if "ari_parts" in row:
-        scores = parsing.evaluate_segmentation(checkpoints.load(path), n=500, seed=2)
+        scores = segmentation.evaluate_segmentation(checkpoints.load(path), n=500, seed=2)
         found |= {key: scores[key] for key in ("ari_parts", "ari_sub_parts")}
     return found
