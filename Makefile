@@ -55,7 +55,7 @@ test: $(READY)
 	@echo "Checking: style, then the tests and every notebook in quick mode (some minutes on two cores)."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	RNP_MODE=quick $(BIN)/pytest --nbval-lax --nbval-current-env tests notebooks
+	RNP_MODE=quick OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 reproduce: $(READY)
 	$(BIN)/snakemake --snakefile workflow/Snakefile --cores 2

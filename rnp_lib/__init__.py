@@ -8,15 +8,11 @@ What stands beside the paper is `rnp_lib.model`: transforms, hypernet and encode
 """
 
 from rnp_lib import data, plots
-from rnp_lib.analysis import parsing, reuse
 from rnp_lib.checkpoints import load
 from rnp_lib.config import Config
-from rnp_lib.explorer import maps
-from rnp_lib.model import objective, transforms
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.tree import ProgramTree
 from rnp_lib.presets import PRESETS
-from rnp_lib.repro import records
 
 __all__ = [
     "PRESETS",
@@ -25,11 +21,5 @@ __all__ = [
     "ProgramTree",
     "data",
     "load",
-    "maps",
-    "objective",
-    "parsing",
     "plots",
-    "records",
-    "reuse",
-    "transforms",
 ]

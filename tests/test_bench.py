@@ -130,8 +130,6 @@ def test_learning_is_timed_until_each_goal(monkeypatch):
 def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
     monkeypatch.setattr(bench, "growth", lambda device, rounds: {"batch_32": 1.0, "depth_2": 2.0})
     monkeypatch.setattr(bench, "peak_memory_mb", lambda name, batch, device: 1.0)
-    # Products in bfloat16 take minutes on a machine that only emulates them.
-    monkeypatch.setattr(bench, "_matmul_gflops", lambda device, dtype: 100.0)
     monkeypatch.setattr(bench_isolated, "_train_share", lambda rank, world, threads, place: 1.0)
     times = {"aten::addmm": 3.0, "autograd::evaluate: ConvolutionBackward": 0.0, "aten::elu": 1.0}
     monkeypatch.setattr(bench_isolated, "_profiled", lambda name, batch, threads: times)

@@ -12,6 +12,7 @@ from rnp_lib.bench.rows import CONFIGS, OURS, Row, make, measure, seconds
 from rnp_lib.data import splits
 from rnp_lib.model import build
 from rnp_lib.presets import PRESETS
+from rnp_lib.training.step import precision
 from rnp_lib.training.trainer import Trainer
 
 GOALS = (20, 10, 7)  # validation SSE per image; a blank canvas scores 89
@@ -72,6 +73,8 @@ def limits(device: torch.device) -> dict[str, float]:
 
 def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     n = 2048 if device.type == "cpu" else 8192
+    if dtype not in (torch.float32, precision(PRESETS["mnist"], device)):
+        n = 256  # emulated: a large product would take minutes
     a = torch.randn(n, n, device=device).to(dtype)
     return 2 * n**3 / min(seconds(lambda: a @ a, device) for _ in range(5)) / 1e9
 
