@@ -72,9 +72,10 @@ def budgets(record: dict) -> Figure:
     stderr = ratios.std(1, ddof=1) / ratios.shape[1] ** 0.5
     axes.errorbar(images, ratios.mean(1), stderr, color="k", label="mean ± s.e. of seeds")
     axes.axhline(record["target"], **TARGET, label="target")
-    axes.set(xlabel="images that the encoder learns from, thousands", xlim=0)
+    axes.set(xlabel="images the encoder learns from, thousands", xlim=0)
     axes.set_ylabel("SSE of 7s / of the\nmodel that saw them")
-    axes.legend(frameon=False)
+    axes.set_ylim(top=ratios.max() + 0.08)
+    axes.legend(frameon=False, loc="upper right")
     return figure
 
 
