@@ -36,6 +36,7 @@ from rnp_lib.training import step as step_module
 from rnp_lib.training import trainer as trainer_module
 from rnp_lib.training.batches import JITTER, jitter
 from rnp_lib.training.loop import Trainer, TrainingStopped
+from rnp_lib.training.muon import Muon
 
 CPU = torch.device("cpu")
 EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
@@ -919,6 +920,28 @@ def test_muon_gets_the_weight_matrices_and_adam_the_rest(trainer, encoder, hyper
     assert all(isinstance(m, MatrixConv2d) for m in convolutions)
     assert muon.param_groups[0]["weight_decay"] == 0
     assert [o.param_groups[0]["lr"] for o in t.optimisers] == [t.config.lr, t.config.adam_lr]
+
+
+def test_muon_does_what_torchs_does_in_whatever_type():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(6, 4), (4, 6), (4, 6), (5, 5), (7, 3)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+
+    def trained(optimiser, **settings):
+        matrices = [matrix.clone().requires_grad_() for matrix in start]
+        optimiser = optimiser(matrices, lr=0.1, **settings)
+        for step in range(3):
+            for i, matrix in enumerate(matrices):
+                matrix.grad = torch.roll(start[i], step, 0) + matrix.detach()
+            optimiser.step()
+        return torch.cat([(a - b).detach().flatten() for a, b in zip(matrices, start, strict=True)])
+
+    theirs = trained(torch.optim.Muon, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    exact = trained(Muon, dtype=torch.float64)
+    assert (trained(Muon, dtype=torch.float32) - exact).abs().max() < 1e-5
+    half = trained(Muon, dtype=torch.bfloat16)
+    for one in (theirs, half):  # bfloat16 has two to three digits
+        assert (one - exact).norm() < 0.03 * exact.norm()
 
 
 def test_adam_alone_gets_everything(trainer):

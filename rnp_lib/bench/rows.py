@@ -53,7 +53,7 @@ class Row:
         self.x = torch.rand(batch, 1, c.image_size, c.image_size, device=device)
         replay = device.type == "cuda" and not isinstance(model, NaivePort)
         dtype = precision(c, device)
-        self.step = Step(Objective(model), make_optimisers(model), c, self.x, dtype, replay)
+        self.step = Step(Objective(model), make_optimisers(model, dtype), c, self.x, dtype, replay)
         self.step.x.copy_(self.x)
         self.step.noise.normal_()
 

@@ -19,6 +19,7 @@ from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import reconstruction_error, terms
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.training.batches import Batches
+from rnp_lib.training.muon import Muon
 from rnp_lib.training.step import Step, precision
 
 STATE = "state.safetensors"
@@ -39,8 +40,10 @@ class Objective(nn.Module):
         return loss, torch.stack([loss, t.sse.mean(), t.kl.mean(), t.part.mean()]).detach()
 
 
-def make_optimisers(model: ImageModel) -> list[torch.optim.Optimizer]:
-    """Adam on everything (the paper), or Muon on weight matrices and Adam on the rest."""
+def make_optimisers(model: ImageModel, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """Adam on everything (the paper), or Muon, its products in `dtype`, on weight matrices and
+    Adam on the rest.
+    """
     c = model.config
     on_gpu = next(model.parameters()).is_cuda
     adam = partial(torch.optim.Adam, fused=True, capturable=on_gpu)
@@ -50,10 +53,7 @@ def make_optimisers(model: ImageModel) -> list[torch.optim.Optimizer]:
     matrices = [layer.weight for layer in layers]
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
-    muon = torch.optim.Muon(
-        matrices, lr=c.lr, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
-    return [muon, adam(rest, lr=c.adam_lr)]
+    return [Muon(matrices, dtype=dtype, lr=c.lr), adam(rest, lr=c.adam_lr)]
 
 
 class Trainer:
@@ -95,8 +95,8 @@ class Trainer:
         self.objective = Objective(self.model)
         if self.world > 1:
             self.objective = DistributedDataParallel(self.objective)
-        self.optimisers = make_optimisers(self.model)
         self.precision = precision(config, device)
+        self.optimisers = make_optimisers(self.model, self.precision)
         replay = device.type == "cuda" and self.world == 1
         share = self.batches.images[: config.batch_size // self.world]
         self.update = Step(self.objective, self.optimisers, config, share, self.precision, replay)
