@@ -51,6 +51,16 @@ class Config:
     # vae: a plain decoder in place of the programs, to compare with.
     model: Literal["rnp", "vae"] = "rnp"
 
+    # What the image says about: every program of the tree, or the root alone, all others following
+    # from it (the paper).
+    posterior: Literal["tree", "root"] = "root"
+    # A program is what its parent predicts, or one of some symbols shared by all, or either.
+    prior_z: Literal["prediction", "symbols", "both"] = "prediction"
+    symbols: Size = 64
+    reader_units: Size = 256
+    # Share of the training images whose programs below the root keep their prior.
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
     # What is drawn
     dataset: str = "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
     without: Counts = ()  # classes (labels) left out of training, validation and test
@@ -114,6 +124,8 @@ class Config:
     def _fits_together(self) -> Self:
         """What concerns several settings; one pair or list serves trees of fewer or more levels."""
         object.__setattr__(self, "images", self.images[-self.depth :])
+        if self.model == "vae" or self.depth == 1:  # nothing is drawn below the root
+            object.__setattr__(self, "posterior", "root")
         if len(set(self.extent)) == 1:
             object.__setattr__(self, "extent", self.extent[:1] * self.depth)
         stretch = math.sqrt(1 + self.shear**2)  # shear lengthens one side of a window by this
@@ -132,6 +144,9 @@ class Config:
             ),
             "images must list how many images each depth sees, the last one (the whole tree) "
             f"above 0: got {self.images}.": not any(self.images[-1:]),
+            "posterior=tree unrolls siblings together: set feedback to none or own.": (
+                self.posterior == "tree" and self.feedback == "child"
+            ),
             "dabs must end before training does, and they take twice as many images as they "
             f"are set to: got {self.dabs:,} of {total:,}.": 2 * self.dabs > total,
             f"kl_warmup must end before training does: got {self.kl_warmup:,} of {total:,}.": (
@@ -148,6 +163,23 @@ class Config:
         """K, the number of levels."""
         return len(self.tau)
 
+    def drawn_below(self, level: int) -> list[int]:
+        """How many programs of each level, from the children down, a program of `level` draws."""
+        if self.posterior == "root":
+            return []
+        tau = self.tau[self.depth - level :]
+        return [math.prod(tau[: i + 1]) for i in range(level - 1)]
+
+    @property
+    def noise_each(self) -> int:
+        """How many numbers a program below the root is drawn with: see `Guide`."""
+        return self.z_dim + 6 + 1
+
+    @property
+    def noise(self) -> int:
+        """How many numbers a whole tree is drawn with."""
+        return self.z_dim + self.noise_each * sum(self.drawn_below(self.depth))
+
     def stages(self) -> list[tuple[int, int]]:
         """Training stages as (depth, images): the tree is unrolled one level deeper in each."""
         first = self.depth - len(self.images) + 1
@@ -158,14 +190,18 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Config":
-        """Inverse of `to_dict`, also through JSON. Raises ValueError for unknown names."""
+        """Inverse of `to_dict`, also through JSON. Raises ValueError for unknown names.
+
+        Without a posterior it is "root", which models were before the setting.
+        """
         for name in RETIRED.keys() & values:
             if values[name] != RETIRED[name]:
                 raise ValueError(
                     f"{name} is no setting any more, but {RETIRED[name]} in every model: got "
                     f"{values[name]!r}; leave it out, or use the version that had it."
                 )
-        return cls(**{name: value for name, value in values.items() if name not in RETIRED})
+        kept = {name: value for name, value in values.items() if name not in RETIRED}
+        return cls(**{"posterior": "root"} | kept)
 
     def override(self, assignments: list[str]) -> "Config":
         """A copy with `key=value` strings applied: Python values, and bare words as text."""

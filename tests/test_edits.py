@@ -73,16 +73,14 @@ def above(path):
 def test_move_changes_an_action_and_what_lies_above(model, tree):
     moved = edits.move(model, tree, LEAF, rotation=0.5, centre_x=-1)
     assert redrawn(tree, moved) == above(LEAF) | {LEAF}
-    action = edits.at(tree, LEAF).action.clone()
+    action = tree.at(LEAF).action.clone()
     action[:, 2], action[:, 4] = 0.5, -1
-    node, c = edits.at(moved, LEAF), model.config
+    node, c = moved.at(LEAF), model.config
     assert torch.equal(node.action, action)
     extent = c.extent[1]  # of the second level
     assert torch.equal(node.affine, affine(action, extent, c.rotation, c.shear, c.centre))
     assert_composed(moved)
-    back = edits.move(
-        model, moved, LEAF, rotation=edits.at(tree, LEAF).action[0, 2].item(), centre_x=0.0
-    )
+    back = edits.move(model, moved, LEAF, rotation=tree.at(LEAF).action[0, 2].item(), centre_x=0.0)
     assert_composed(back)
 
 
@@ -114,21 +112,21 @@ def test_a_place_stays_hidden_whatever_is_put_there(model, tree, other):
     assert hidden(edits.duplicate(model, tree, PART)) == {PART, LEAF, (2,)}
     assert hidden(edits.resample(model, tree, (1,), seed=5)) == {PART}
     assert hidden(edits.resample(model, tree, (), seed=5)) == set()
-    assert hidden(edits.transplant(other, LEAF, edits.at(tree, LEAF))) == set()
+    assert hidden(edits.transplant(other, LEAF, tree.at(LEAF))) == set()
     assert hidden(tree[:1]) == hidden(tree)
 
 
 @pytest.mark.parametrize("path", [(), PART, LEAF])
 def test_rewrite_runs_only_the_subtree(model, tree, other, path):
-    z = edits.at(other, path).z
+    z = other.at(path).z
     new = edits.rewrite(model, tree, path, z)
     assert redrawn(tree, new) == above(path) | below(tree, path)
-    assert torch.equal(edits.at(new, path).z, z)
+    assert torch.equal(new.at(path).z, z)
     assert_composed(new)
     # What it says already leaves a tree as it is; in double, since float32's rounding adds up.
     exact = copy.deepcopy(model).double()
     tree = exact.decode(tree.z.double())
-    same = edits.rewrite(exact, tree, path, edits.at(tree, path).z)
+    same = edits.rewrite(exact, tree, path, tree.at(path).z)
     for a, b in zip(tensors(same), tensors(tree), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -138,9 +136,9 @@ def test_steer_goes_along_a_direction_only(model, tree):
     other = torch.randn(8)
     other -= (other @ direction) / (direction @ direction) * direction
     ways = torch.stack([direction, other])
-    before = edits.coordinates(edits.at(tree, PART).z, ways, mean)
+    before = edits.coordinates(tree.at(PART).z, ways, mean)
     steered = edits.steer(model, tree, PART, direction, 1.5, mean)
-    after = edits.coordinates(edits.at(steered, PART).z, ways, mean)
+    after = edits.coordinates(steered.at(PART).z, ways, mean)
     torch.testing.assert_close(after[:, 0], torch.full((2,), 1.5))
     torch.testing.assert_close(after[:, 1], before[:, 1], atol=1e-4, rtol=1e-4)
 
@@ -148,11 +146,11 @@ def test_steer_goes_along_a_direction_only(model, tree):
 @pytest.mark.parametrize("path", [(), PART, LEAF])
 def test_resample_draws_the_program_of_another_tree_and_leaves_it_where_it_is(model, tree, path):
     new = edits.resample(model, tree, path, seed=9, temperature=0.5)
-    dream = edits.at(model.sample(2, seed=9, temperature=0.5), path)
-    node = edits.at(new, path)
+    dream = model.sample(2, seed=9, temperature=0.5).at(path)
+    node = new.at(path)
     assert torch.equal(node.z, dream.z)
     if path:
-        assert node.action is edits.at(tree, path).action
+        assert node.action is tree.at(path).action
     assert_composed(new)
 
 
@@ -172,17 +170,17 @@ def test_swap_and_transplant_exchange_what_is_drawn_not_where(tree, other):
         assert swapped.children[t].canvas is tree.children[1 - t].canvas
         assert swapped.children[t].affine is tree.children[t].affine
     assert_equal(edits.swap(swapped, (0,), (1,)), tree)
-    new = edits.transplant(tree, LEAF, edits.at(other, (0, 1)))
-    assert edits.at(new, LEAF).canvas is edits.at(other, (0, 1)).canvas
-    assert edits.at(new, LEAF).affine is edits.at(tree, LEAF).affine
+    new = edits.transplant(tree, LEAF, other.at((0, 1)))
+    assert new.at(LEAF).canvas is other.at((0, 1)).canvas
+    assert new.at(LEAF).affine is tree.at(LEAF).affine
     for edited in (swapped, new):
         assert_composed(edited)
 
 
 def test_what_cannot_be_done_is_one_sentence(model, tree):
     impossible = [
-        (lambda: edits.at(tree, (7,)), r"no program at \(7,\)"),
-        (lambda: edits.at(tree, (-1,)), r"no program at \(-1,\)"),
+        (lambda: tree.at((7,)), r"no program at \(7,\)"),
+        (lambda: tree.at((-1,)), r"no program at \(-1,\)"),
         (lambda: edits.hide(tree, ()), "root lies in no other program"),
         (lambda: edits.move(model, tree, (), rotation=0), "root lies in no other"),
         (lambda: edits.move(model, tree, PART, size=0), "got 'size'"),

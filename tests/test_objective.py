@@ -13,7 +13,7 @@ from rnp_lib.model.objective import (
     Terms,
     canvas_part_term,
     constant,
-    kl_to_prior,
+   
     reconstruction_error,
     squared_error,
     terms,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnp_lib.analysis import likelihood
 from rnp_lib.model.batched import batched
-from rnp_lib.model.objective import kl_to_prior, squared_error
+from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.tree import ProgramTree, compose
 
@@ -102,27 +102,35 @@ def evaluate(
     Returns:
         n: images; sse: squared error summed over the pixels of an image, mean over images, of the
         canvas composed from the leaves at the posterior mean; mse: per pixel; sse_parts: of the
-        canvas of directly decoded parts; sse_blank: of an empty canvas; kl: nats; elbo and
-        elbo_samples: the lower bound of log p(x), nats, constants included, mean over images;
-        iwae and iwae_samples: the same of `likelihood.iwae`; ink_part_1..τ: each part's share of
-        the drawn ink, mean over images. sse, elbo and iwae with the standard error over images,
-        `_stderr`. Of a plain VAE nothing about parts.
+        canvas of directly decoded parts; sse_blank: of an empty canvas; kl: of all programs, nats;
+        elbo and elbo_samples: the lower bound of log p(x), nats, constants included, mean over
+        images; iwae and iwae_samples: the same of `likelihood.iwae`; ink_part_1..τ: each part's
+        share of the drawn ink, mean over images. sse, elbo and iwae with the standard error over
+        images, `_stderr`. With posterior "tree" also sse_root: of what the root alone predicts,
+        and kl_root: its nats. Of a plain VAE nothing about parts.
     """
 
+    names = ["kl", "sse", "sse_blank"]
+    if model.config.model == "rnp":
+        names += ["sse_parts"]
+    if model.config.posterior == "tree":
+        names += ["kl_root", "sse_root"]
+
     def score(x: Tensor) -> tuple[Tensor, Tensor]:
-        q = model.encode(x)
-        tree = model.decode(q.mean)
-        canvases, shares = [tree.canvas, torch.zeros_like(x)], x.new_zeros(len(x), 0)
-        if tree.children:
-            canvases, shares = [*canvases, tree.cut(tree.level - 1)], ink_share(tree)
-        errors = [squared_error(canvas, x) for canvas in canvases]
-        return torch.stack([kl_to_prior(q), *errors], 1), shares
+        tree = model.parse(x)
+        found = {"kl": tree.nats, "kl_root": tree.kl, "sse": squared_error(tree.canvas, x)}
+        found["sse_blank"] = squared_error(torch.zeros_like(x), x)
+        if "sse_parts" in names:
+            found["sse_parts"] = squared_error(tree.cut(tree.level - 1), x)
+        if "sse_root" in names:
+            found["sse_root"] = squared_error(model.decode(tree.z).canvas, x)
+        shares = ink_share(tree) if tree.children else x.new_zeros(len(x), 0)
+        return torch.stack([found[name] for name in names], 1), shares
 
     rows, shares = (found.double() for found in batched(score, images))
-    kl, sse, blank, *parts = rows.mean(0).tolist()
-    scores = {"n": len(images)} | mean_and_error("sse", rows[:, 1])
-    scores |= {"mse": sse / images[0].numel()} | dict(zip(["sse_parts"], parts, strict=False))
-    scores |= {"sse_blank": blank, "kl": kl}
+    means = dict(zip(names, rows.mean(0).tolist(), strict=True))
+    scores = {"n": len(images), **mean_and_error("sse", rows[:, names.index("sse")])}
+    scores |= {**means, "mse": means["sse"] / images[0].numel()}
     generator = torch.Generator().manual_seed(seed)
     bounds = [("elbo", likelihood.elbo, samples)]
     bounds += [("iwae", likelihood.iwae, iwae)] if iwae else []

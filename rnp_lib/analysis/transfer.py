@@ -6,6 +6,7 @@ is drawn then can only be a new arrangement of what the decoder had learned to d
 
 import copy
 import dataclasses
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnp_lib import data
+from rnp_lib.analysis.likelihood import log_prior
 from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.data.splits import FIRST_HELD
 from rnp_lib.model import build
 from rnp_lib.model.batched import batched
+from rnp_lib.model.guide import Given
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.model.tree import ProgramTree
 from rnp_lib.presets import PRESETS
 from rnp_lib.training.loop import TrainingStopped
 from rnp_lib.training.trainer import Trainer
@@ -223,34 +227,48 @@ def random_decoder(model: ImageModel, seed: int) -> ImageModel:
 
 
 @torch.enable_grad()
-def adjust_codes(model: ImageModel, x: Tensor, steps: int = CODE_STEPS) -> Tensor:
-    """The second way to adapt: each image's code by itself, through a decoder that stays as it is.
+def adjust_codes(model: ImageModel, x: Tensor, steps: int = CODE_STEPS) -> ProgramTree:
+    """The second way to adapt: each image's codes by themselves, under a decoder that stays.
 
-    Adam descends SSE / 2σ² + |z|² / 2, the negative log of p(x, z) less its constant with the σ² of
-    RECIPE, from the encoder's mean. Nothing is learned: this is inference, and it starts anew with
-    every image.
+    Adam descends SSE / 2σ² - log p of all programs that are drawn, the negative log of their joint
+    density with x less a constant, with the σ² of RECIPE, from the posterior means. Nothing is
+    learned: this is inference, and it starts anew with every image.
 
     Args:
         x: images (B, 1, H, W).
 
     Returns:
-        The root programs (B, |z|).
+        Their trees, from the codes found.
     """
-    z = model.encode(x).mean.detach().requires_grad_()
-    optimiser = torch.optim.Adam([z], lr=CODE_RATE)
+    depth = model.config.depth
+    with torch.no_grad():
+        start = model.infer(x)
+    root, below = start.z.clone(), []
+    for level in range(depth - 1, 0, -1) if model.config.posterior == "tree" else ():
+        programs = list(start.programs(level))
+        below.append(tuple(torch.stack([getattr(p, n) for p in programs], 1) for n in ("z", "u")))
+    codes = [root, *itertools.chain(*below)]
+    optimiser = torch.optim.Adam([code.requires_grad_() for code in codes], lr=CODE_RATE)
+
+    def drawn() -> ProgramTree:
+        return model.unroll(root, depth, guide=Given(below))
+
     for _ in range(steps):
-        sse = squared_error(model.decode(z).canvas, x)
-        loss = sse / (2 * RECIPE["sigma2"]) + z.square().sum(1) / 2
-        (z.grad,) = torch.autograd.grad(loss.sum(), z)
+        tree = drawn()
+        loss = squared_error(tree.canvas, x) / (2 * RECIPE["sigma2"]) - log_prior(tree)
+        grads = torch.autograd.grad(loss.sum(), codes)
+        for code, grad in zip(codes, grads, strict=True):
+            code.grad = grad
         optimiser.step()
-    return z.detach()
+    with torch.no_grad():
+        return drawn().map(Tensor.detach)
 
 
 def code_error(model: ImageModel, images: Tensor, steps: int = CODE_STEPS) -> Tensor:
-    """SSE of each image (N, 1, H, W) drawn from its adjusted code; (N,)."""
+    """SSE of each image (N, 1, H, W) drawn from its adjusted codes; (N,)."""
 
     def error(x: Tensor) -> Tensor:
-        return squared_error(model.decode(adjust_codes(model, x, steps)).canvas, x)
+        return squared_error(adjust_codes(model, x, steps).canvas, x)
 
     return batched(error, images, size=250)
 

@@ -17,7 +17,7 @@ import anywidget
 import numpy as np
 
 from rnp_lib import checkpoints, data, plots
-from rnp_lib.explorer import drawings, edits, keep, states, trees, views
+from rnp_lib.explorer import drawings, keep, states, trees, views
 from rnp_lib.explorer.edits import TreePath
 from rnp_lib.explorer.states import GivenProgram, History, Source, State, TestImage, opened
 from rnp_lib.explorer.views import View
@@ -214,7 +214,7 @@ class Explorer(anywidget.AnyWidget):
         self.history, self._gesture = self.history.then(new, merge), gesture
 
     def _do_copy(self, path) -> tuple[dict, list]:
-        edits.at(trees.tree(self.state), path)  # ValueError if it is not there
+        trees.tree(self.state).at(path)  # ValueError if it is not there
         self._copied = self.state, tuple(path)
         return {"copied": True}, []
 

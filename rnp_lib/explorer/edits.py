@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import affine
-from rnp_lib.model.tree import ProgramTree, compose
+from rnp_lib.model.tree import ProgramTree
 
 TreePath = tuple[int, ...]
 ACTION = ("scale_x", "scale_y", "rotation", "shear", "centre_x", "centre_y")  # in their order
@@ -23,6 +23,8 @@ COPY_SHIFT = 0.3  # how far a copy's centre is from the original's, as an action
 
 class Hidden(ProgramTree):
     """A program that its parent's picture leaves out, whatever is put in its place."""
+
+    hidden = True
 
     def cut(self, level: int) -> Tensor:
         return torch.zeros_like(super().cut(level))
@@ -35,20 +37,10 @@ def walk(tree: ProgramTree, path: TreePath = ()) -> Iterator[tuple[TreePath, Pro
         yield from walk(child, (*path, t))
 
 
-def at(tree: ProgramTree, path: TreePath) -> ProgramTree:
-    """The program at `path`. Raises ValueError if the tree has none there."""
-    node = tree
-    for t in path:
-        if not 0 <= t < len(node.children):
-            raise ValueError(f"there is no program at {tuple(path)} in this tree.")
-        node = node.children[t]
-    return node
-
-
 def hide(tree: ProgramTree, path: TreePath, hidden: bool = True) -> ProgramTree:
     """Leave a program out of the drawing, or (hidden=False) take it in again."""
     node = _below_root(tree, path)
-    return _put(tree, path, (Hidden if hidden else ProgramTree)(**vars(node)))
+    return tree.put(path, (Hidden if hidden else ProgramTree)(**vars(node)))
 
 
 def move(model: RNP, tree: ProgramTree, path: TreePath, **changes: float) -> ProgramTree:
@@ -66,16 +58,17 @@ def move(model: RNP, tree: ProgramTree, path: TreePath, **changes: float) -> Pro
         action[:, ACTION.index(name)] = value
     c = model.config
     matrix = affine(action, c.extent[c.depth - node.level - 1], c.rotation, c.shear, c.centre)
-    return _put(tree, path, replace(node, action=action, affine=matrix))
+    place = {"action": action, "affine": matrix, "u": model.unsquash(action)}
+    return tree.put(path, replace(node, posterior=None, kl=None, **place))
 
 
 def rewrite(model: RNP, tree: ProgramTree, path: TreePath, z: Tensor) -> ProgramTree:
     """Put other programs z (B, |z|), one for each of the batch, in a program's place."""
-    node = at(tree, path)
+    node = tree.at(path)
     if not path:
         return model.decode(z, tree.level)
     # A program's own patch is decoded by its parent: so is all that a leaf draws.
-    parent = model.hypernet(at(tree, path[:-1]).z)
+    parent = model.hypernet(tree.at(path[:-1]).z)
     patch = parent.patch(z.unsqueeze(1)).view_as(node.patch)
     new = model.decode(z, node.level) if node.children else ProgramTree(z=z, canvas=patch)
     return transplant(tree, path, replace(new, patch=patch))
@@ -90,7 +83,7 @@ def steer(
         direction: (|z|), as long as one unit of `to`, and `mean` (|z|), where `to` is 0.
         to: the coordinate along the direction that the program will have; what is across it stays.
     """
-    node = at(tree, path)
+    node = tree.at(path)
     direction, mean = direction.to(node.z), mean.to(node.z)
     now = coordinates(node.z, direction.unsqueeze(0), mean)  # (B, 1)
     return rewrite(model, tree, path, node.z + (to - now) * direction)
@@ -104,14 +97,19 @@ def coordinates(z: Tensor, directions: Tensor, mean: Tensor) -> Tensor:
 def resample(
     model: RNP, tree: ProgramTree, path: TreePath, seed: int, temperature: float = 1.0
 ) -> ProgramTree:
-    """Draw a program and all below it anew; it stays where it is.
+    """Draw a program and all below it anew, from its own prior if it has one.
 
-    Programs below the root have no prior of their own: one comes from the same place in a tree
-    whose root is drawn from the prior N(0, I), times `temperature`.
+    A leaf has none, nor, with posterior "root", has any program below the root: such a one stays
+    where it is, and becomes what lies at the same place in a tree drawn from the prior.
     """
-    at(tree, path)
+    node, depth = tree.at(path), model.config.depth
+    if path and model.config.posterior == "tree" and node.children:
+        t, siblings = path[-1], model.config.tau[depth - node.level - 1]
+        if t < siblings:  # not a copy that was added by hand
+            drawn = model.resample(tree, path, seed, temperature).at(path)
+            return tree.put(path, type(node)(**vars(drawn)))
     dreams = model.sample(len(tree), seed, temperature)
-    above = (0,) * (model.config.depth - tree.level)  # for the tree of a part
+    above = (0,) * (depth - tree.level)  # for the tree of a part
     for t in above + path:
         dreams = dreams.children[t % len(dreams.children)]
     return rewrite(model, tree, path, dreams.z)
@@ -120,8 +118,8 @@ def resample(
 def duplicate(model: RNP, tree: ProgramTree, path: TreePath) -> ProgramTree:
     """Draw a program once more, a little to the side, as the last child of its parent."""
     node = _below_root(tree, path)
-    parent = at(tree, path[:-1])
-    tree = _put(tree, path[:-1], _drawn(parent, [*parent.children, node]))
+    parent = tree.at(path[:-1])
+    tree = tree.put(path[:-1], parent.of([*parent.children, node]))
     copy = (*path[:-1], len(parent.children))
     centre = node.action[0, ACTION.index("centre_x")].item()
     shift = COPY_SHIFT if centre < 0 else -COPY_SHIFT
@@ -141,7 +139,7 @@ def transplant(tree: ProgramTree, path: TreePath, donor: ProgramTree) -> Program
 
     Raises ValueError if their levels or their sizes differ.
     """
-    node = at(tree, path)
+    node = tree.at(path)
     if donor.level != node.level:
         raise ValueError(
             f"only programs of one level can take each other's place: this one is of level "
@@ -150,28 +148,12 @@ def transplant(tree: ProgramTree, path: TreePath, donor: ProgramTree) -> Program
     if (donor.z.shape, donor.canvas.shape[1:]) != (node.z.shape, node.canvas.shape[1:]):
         raise ValueError("the two programs are of different models or batches.")
     # Where the other lay, and hidden if it was.
-    place = {"action": node.action, "affine": node.affine}
-    return _put(tree, path, type(node)(**vars(donor) | place))
+    place = {name: getattr(node, name) for name in ("action", "affine", "u")}
+    place |= dict.fromkeys(("prior", "posterior", "kl"))  # the donor's say nothing here
+    return tree.put(path, type(node)(**vars(donor) | place))
 
 
 def _below_root(tree: ProgramTree, path: TreePath) -> ProgramTree:
     if not path:
         raise ValueError("the root lies in no other program: choose one of its parts.")
-    return at(tree, path)
-
-
-def _put(tree: ProgramTree, path: TreePath, node: ProgramTree) -> ProgramTree:
-    """The tree with another program at `path`, and the pictures above it added up again."""
-    if not path:
-        return node
-    t, *rest = path
-    children = list(tree.children)
-    children[t] = _put(children[t], tuple(rest), node)
-    return _drawn(tree, children)
-
-
-def _drawn(tree: ProgramTree, children: list[ProgramTree]) -> ProgramTree:
-    """The program with other children."""
-    shown = [child.canvas * (not isinstance(child, Hidden)) for child in children]
-    parts = compose(torch.stack(shown, 1), children, tree.canvas.shape[-1])
-    return replace(tree, children=children, parts=parts, canvas=parts.sum(1))
+    return tree.at(path)

@@ -56,7 +56,7 @@ def _code(state: State, variable: str) -> list[str]:
             donors += 1
             donor = f"{variable}_donor_{donors}"
             lines += _code(arguments["donor"], donor)
-            given = [f"edits.at({donor}, {arguments['donor_path']})"]
+            given = [f"{donor}.at({arguments['donor_path']})"]
         first = ["model"] if edit.what in trees.BY_MODEL else []
         call = ", ".join([*first, variable, repr(edit.path), *given])
         lines.append(f"{variable} = edits.{edit.what}({call})")

@@ -39,7 +39,7 @@ def edited(state: State, what: str, path: TreePath, again: bool = False, **argum
     after = tree(new)  # now, not when it is drawn, so that what cannot be done changes nothing
     if what != "duplicate":
         return new
-    siblings = edits.at(after, path[:-1]).children
+    siblings = after.at(path[:-1]).children
     return replace(new, selected=(*path[:-1], len(siblings) - 1))
 
 
@@ -106,7 +106,7 @@ def _after(name: str, before: ProgramTree, edit: Edit) -> ProgramTree:
     match edit.what:
         case "steer":
             found, number = guide(name), arguments["direction"]
-            level = edits.at(before, edit.path).level
+            level = before.at(edit.path).level
             count = found.directions.shape[1]
             if not 0 <= number < count:
                 raise ValueError(f"there are {count} directions: got {number}.")
@@ -115,6 +115,6 @@ def _after(name: str, before: ProgramTree, edit: Edit) -> ProgramTree:
             donor = arguments["donor"]
             if donor.model != name:
                 raise ValueError(f"a part of a tree of {donor.model} cannot be drawn by {name}.")
-            arguments = {"donor": edits.at(tree(donor), arguments["donor_path"])}
+            arguments = {"donor": tree(donor).at(arguments["donor_path"])}
     first = (model(name),) if edit.what in BY_MODEL else ()
     return getattr(edits, edit.what)(*first, before, edit.path, **arguments)

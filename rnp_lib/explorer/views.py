@@ -69,7 +69,7 @@ class View:
 def render(state: State) -> View:
     """The pictures of a state. Raises ValueError, in one sentence, for one that has no tree."""
     tree, x = trees.tree(state), trees.image(state)
-    selected = edits.at(tree, state.selected)
+    selected = tree.at(state.selected)
     action = [] if selected.action is None else selected.action[0].tolist()
     return View(
         image=None if x is None else _bytes(plots.grey(x)),
@@ -108,7 +108,7 @@ def at_point(state: State, number: int) -> State:
 def point(state: State, number: int) -> ProgramTree:
     """The program at a point of the map."""
     there = at_point(state, number)
-    return edits.at(trees.tree(there), there.selected)
+    return trees.tree(there).at(there.selected)
 
 
 def picture(tree: ProgramTree, colours: tuple[str, ...]) -> np.ndarray:

@@ -256,9 +256,13 @@ class Program:
         """f_policy: as `next_state`, for the hidden state behind the action."""
         return self.state_activation(self.layers["policy_h"](policy) + self.layers["policy_e"](e))
 
-    def action(self, policy: Tensor) -> Tensor:
-        """T: (B, T, |z|) -> (B, T, 6), each in [-1, 1]."""
-        return self.action_activation(self._network("action", 4, policy))
+    def place(self, policy: Tensor) -> Tensor:
+        """T but for its last activation: (B, T, |z|) -> u (B, T, 6)."""
+        return self._network("action", 4, policy)
+
+    def squash(self, u: Tensor) -> Tensor:
+        """The action of u, (..., 6): each in [-1, 1]."""
+        return self.action_activation(u)
 
     def patch(self, state: Tensor) -> Tensor:
         """D: (B, T, |z|) -> (B, T, pixels), what the child looks like."""

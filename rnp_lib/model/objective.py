@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
 from rnp_lib.model.batched import batched
 from rnp_lib.model.rnp import ImageModel
@@ -38,12 +37,6 @@ class Terms(NamedTuple):
 def constant(pixels: int, sigma2: float) -> float:
     """The normalisation of the Gaussian likelihood, in nats: pixels/2 · log 2πσ²."""
     return pixels / 2 * math.log(2 * math.pi * sigma2)
-
-
-def kl_to_prior(q: Normal) -> Tensor:
-    """KL(q ‖ N(0, I)) in closed form, nats, (B,)."""
-    variance = q.scale.square()
-    return 0.5 * (q.mean.square() + variance - 1 - variance.log()).sum(-1)
 
 
 def squared_error(canvas: Tensor, x: Tensor) -> Tensor:
@@ -73,27 +66,29 @@ def zoom_part_term(tree: ProgramTree, x: Tensor) -> Tensor:
 PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
 
 
-def terms(model: ImageModel, x: Tensor, noise: Tensor, until: int = 0) -> Terms:
-    """One sample of the objective for images x (B, 1, H, W), noise (B, |z|) from N(0, I).
+def terms(
+    model: ImageModel, x: Tensor, noise: Tensor, until: int = 0, seen: Tensor | None = None
+) -> Terms:
+    """One sample of the objective for images x (B, 1, H, W).
 
     The part term is 0 where the model's config gives it no weight.
 
     Args:
+        noise: from N(0, I), (B, `config.noise`).
         until: the level at which the tree is cut, its programs decoded directly.
+        seen: (B,), 0 for images whose programs below the root keep their prior, else 1.
     """
-    q = model.encode(x)
-    tree = model.unroll(q.mean + q.scale * noise, model.config.depth, until)
+    tree = model.infer(x, noise, until, seen)
     sse = squared_error(tree.canvas, x)
     weighs = model.config.part_weight > 0  # else its cuts need not be drawn
     part = PART_TERMS[model.config.part_term](tree, x) if weighs else torch.zeros_like(sse)
-    return Terms(sse, kl_to_prior(q), part)
+    return Terms(sse, tree.nats, part)
 
 
 def reconstruction_error(model: ImageModel, images: Tensor, until: int = 0) -> Tensor:
     """SSE of each image (N, 1, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
 
     def error(x: Tensor) -> Tensor:
-        tree = model.unroll(model.encode(x).mean, model.config.depth, until)
-        return squared_error(tree.canvas, x)
+        return squared_error(model.infer(x, until=until).canvas, x)
 
     return batched(error, images)

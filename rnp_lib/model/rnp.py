@@ -1,14 +1,20 @@
 """The model: an image encoder, one hypernetwork, and the unrolling of programs into a tree."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from rnp_lib.config import Config
+from rnp_lib.model.chance import Chance, draw, kl, normal
 from rnp_lib.model.encoder import ENCODERS
-from rnp_lib.model.hypernet import E_DIM, HyperNetwork
+from rnp_lib.model.grammar import Grammar
+from rnp_lib.model.guide import Given, Guide, Reading
+from rnp_lib.model.hypernet import ACTIVATIONS, E_DIM, HyperNetwork
+from rnp_lib.model.reader import Reader
 from rnp_lib.model.transforms import affine
 from rnp_lib.model.tree import ProgramTree, assemble
 
@@ -29,32 +35,80 @@ class ImageModel(nn.Module):
                 f"images must be (B, 1, {side}, {side}) for this model: got {tuple(x.shape)}; "
                 f"make them square and greyscale and resize them to {side} pixels."
             )
-        out = self.encoder(x)
-        mean, log_std = out.to(torch.promote_types(out.dtype, torch.float32)).chunk(2, -1)
-        # The bounds only guard against overflow: learned values stay far inside them.
-        return Normal(mean, log_std.clamp(-10, 5).exp(), validate_args=False)
+        return normal(*self.encoder(x).chunk(2, -1))
 
-    def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:
+    def unroll(
+        self, z: Tensor, level: int, until: int = 0, guide: Guide | None = None
+    ) -> ProgramTree:
         """z (B, |z|), programs of `level`, run down to programs of the level `until`."""
         raise NotImplementedError
+
+    def split(self, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Noise (B, `config.noise`) of the root, (B, |z|), and of the levels below: see `Guide`."""
+        c = self.config
+        sizes = [count * c.noise_each for count in c.drawn_below(c.depth)]
+        root, *below = noise.split([c.z_dim, *sizes], -1)
+        return root, [level.unflatten(-1, (-1, c.noise_each)) for level in below]
+
+    def reading(
+        self, x: Tensor, noise: list[Tensor] | None = None, seen: Tensor | None = None
+    ) -> Guide:
+        """The guide for the tree of images x (B, 1, H, W): see `Reading`."""
+        if self.config.posterior == "root":
+            return Guide()
+        return Reading(self.reader, x, noise, seen)
 
     def decode(self, z: Tensor, level: int | None = None) -> ProgramTree:
         """Run programs z (B, |z|) of a level (K, the root's, unless told) down to the leaves."""
         level = self.config.depth if level is None else level
+        return self._decode(z, level, None)
+
+    def _decode(self, z: Tensor, level: int, guide: Guide | None) -> ProgramTree:
         if not 1 <= level <= self.config.depth:
             raise ValueError(f"level must be from 1 to {self.config.depth}: got {level}.")
         if z.ndim != 2 or z.shape[1] != self.config.z_dim:
             raise ValueError(f"z must be (B, {self.config.z_dim}): got {tuple(z.shape)}.")
-        return self.unroll(z, level)
+        return self.unroll(z, level, guide=guide)
+
+    def infer(
+        self,
+        x: Tensor,
+        noise: Tensor | None = None,
+        until: int = 0,
+        seen: Tensor | None = None,
+    ) -> ProgramTree:
+        """A draw from the posterior of images x (B, 1, H, W), every program with its prior and KL.
+
+        Args:
+            noise: (B, `config.noise`) from N(0, I); posterior means are taken unless it is given.
+            until: the level that is decoded directly.
+            seen: (B,), 0 for images that nothing but the root is told of: below it their programs
+                keep their prior.
+        """
+        q = self.encode(x)
+        root, below = (None, None) if noise is None else self.split(noise)
+        tree = self.unroll(draw(q, root), self.config.depth, until, self.reading(x, below, seen))
+        prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean), validate_args=False)
+        return replace(tree, prior=Chance(prior), posterior=Chance(q), kl=kl(q, prior))
 
     def parse(self, x: Tensor) -> ProgramTree:
-        """The tree of the posterior mean of images (B, 1, H, W)."""
-        return self.decode(self.encode(x).mean)
+        """The tree of the posterior means of images (B, 1, H, W), at every level."""
+        return self.infer(x)
 
     def sample(self, n: int, seed: int = 0, temperature: float = 1.0) -> ProgramTree:
-        """The trees of n programs drawn from the prior N(0, I), times `temperature`."""
-        noise = torch.randn(n, self.config.z_dim, generator=torch.Generator().manual_seed(seed))
-        return self.decode(temperature * noise.to(next(self.parameters())))
+        """The trees of n programs drawn from the prior, every level of it.
+
+        Args:
+            temperature: what all standard deviations of the prior are multiplied by.
+        """
+        root, below = self.split(self.noise(n, seed, temperature))
+        return self._decode(root, self.config.depth, Guide(below))
+
+    def noise(self, n: int, seed: int, temperature: float = 1.0) -> Tensor:
+        """What n trees are drawn with, (n, `config.noise`) from N(0, I), times `temperature`."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(n, self.config.noise, generator=generator)
+        return temperature * noise.to(next(self.parameters()))
 
 
 class RNP(ImageModel):
@@ -66,8 +120,13 @@ class RNP(ImageModel):
         steps = max(config.tau) if config.step_vector else 0
         vectors = 0.1 * torch.randn(steps, E_DIM)
         self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
+        if config.posterior == "tree":
+            self.reader = Reader(config.z_dim, config.reader_units)
+            self.grammar = Grammar(config)
 
-    def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:
+    def unroll(
+        self, z: Tensor, level: int, until: int = 0, guide: Guide | None = None
+    ) -> ProgramTree:
         """Algorithm 1: z (B, |z|), programs of `level`, run down to programs of the level `until`.
 
         Those are decoded directly: leaves (0), or where training cuts the tree.
@@ -77,37 +136,100 @@ class RNP(ImageModel):
             raise ValueError(f"until must be from 0 to {level - 1}: got {until}.")
         tau = c.tau[c.depth - level]
         waits_for_child = c.feedback == "child" and level - 1 > until
+        chancy = c.posterior == "tree" and level > 1  # leaves follow from their parents
+        guide = guide or Guide()
+        looks = chancy and guide.looks
         program = self.hypernet(z)
         x, a = program.patch_0, program.action_0  # (B, 1, P²), (B, 1, 6)
         state, policy = program.state_0, program.policy_0  # (B, 1, |z|)
-        states, actions, patches, children = [], [], [], []
+        states, places, patches, children, chances = [], [], [], [], []
         for t in range(tau):
             e = program.encode(x, a)
             if c.step_vector:
                 e = e + self.step[t]
             state, policy = program.next_state(state, e), program.next_policy(policy, e)
-            a = program.action(policy)
+            u = program.place(policy)
+            if chancy:
+                prior = self.grammar(z, state.squeeze(1), u.squeeze(1))
+                chosen = guide.choose(t, prior, partial(self._window, level))
+                state, u = chosen.z.unsqueeze(1), chosen.u.unsqueeze(1)
+                chances.append({"prior": prior, "posterior": chosen.posterior, "kl": chosen.kl})
+            a = program.squash(u)
             if waits_for_child:
                 children.append(self.unroll(state.squeeze(1), level - 1, until))
                 x = children[-1].canvas.flatten(1).unsqueeze(1)
-            elif c.feedback != "none":
-                x = program.patch(state)
-                patches.append(x)
+            elif c.feedback != "none" or looks:
+                patches.append(program.patch(state))
+                x = patches[-1] if c.feedback != "none" else None
+            if looks:
+                picture = patches[-1].unflatten(-1, (c.patch_size, c.patch_size))
+                guide.see(picture, self._window(level, u)[:, 0])
             states.append(state)
-            actions.append(a)
+            places.append(u)
 
         # Whatever no step waited for is computed here for all steps at once.
-        states, actions = torch.cat(states, 1), torch.cat(actions, 1)  # (B, τ, |z|), (B, τ, 6)
+        states, places = torch.cat(states, 1), torch.cat(places, 1)  # (B, τ, |z|), (B, τ, 6)
         patch = torch.cat(patches, 1) if patches else program.patch(states)
         patch = patch.unflatten(-1, (1, c.patch_size, c.patch_size))  # (B, τ, 1, P, P)
-        maps = affine(actions, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
+        lies = {"u": places, "action": program.squash(places)}
+        lies["affine"] = self._window(level, places)
         if level - 1 == until:
             children = [ProgramTree(z=states[:, t], canvas=patch[:, t]) for t in range(tau)]
         elif not children:
-            batch = self.unroll(states.flatten(0, 1), level - 1, until)
+            batch = self.unroll(states.flatten(0, 1), level - 1, until, guide.below())
             children = [batch[t::tau] for t in range(tau)]
-        children = [
-            replace(child, action=actions[:, t], affine=maps[:, t], patch=patch[:, t])
-            for t, child in enumerate(children)
-        ]
+        for t, child in enumerate(children):
+            known = {name: value[:, t] for name, value in lies.items()}
+            known |= chances[t] if chances else {}
+            children[t] = replace(child, patch=patch[:, t], **known)
         return assemble(z, children, c.image_size if level == c.depth else c.patch_size)
+
+    def _window(self, level: int, u: Tensor) -> Tensor:
+        """Where a child of a program of `level` lies: u (..., 6) -> its map, (..., 2, 3)."""
+        c = self.config
+        action = ACTIVATIONS[c.action_activation](u)
+        return affine(action, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
+
+    def unsquash(self, action: Tensor) -> Tensor:
+        """A u whose action is the given one, (..., 6)."""
+        inverse = {"tanh": torch.atanh, "sin": torch.asin}[self.config.action_activation]
+        return inverse(action.clamp(-1 + 1e-6, 1 - 1e-6))
+
+    def resample(
+        self, tree: ProgramTree, path: Sequence[int], seed: int = 0, temperature: float = 1.0
+    ) -> ProgramTree:
+        """The tree with a program and all below it drawn anew from the prior.
+
+        The prior is that of its parent, after the siblings before it; later siblings stay.
+
+        Args:
+            tree: of this model, whole or of a lower level.
+            path: the numbers of the children that lead to the program: () is the root, (0, 2) the
+                third child of the first child.
+
+        Raises ValueError for a program that follows from its parent (a leaf, and with posterior
+        "root" every program but the root), and for one that the tree does not have.
+        """
+        if not path:
+            return self.sample(len(tree), seed, temperature)
+        *above, t = path
+        parent = tree.at(above)
+        tree.at(path)
+        if self.config.posterior == "root" or parent.level == 1:
+            raise ValueError(
+                f"the program at {tuple(path)} is not drawn but follows from its parent: choose "
+                "one that has children, of a model with posterior=tree."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        counts = self.config.drawn_below(parent.level)
+        noise = [
+            temperature * torch.randn(len(tree), count, self.config.noise_each, generator=generator)
+            for count in counts
+        ]
+        z, u = (
+            torch.stack([getattr(child, name) for child in parent.children], 1)
+            for name in ("z", "u")
+        )
+        guide = Given([(z, u)], [level.to(z) for level in noise], free=t)
+        drawn = self.unroll(parent.z, parent.level, guide=guide).children[t]
+        return tree.put(path, drawn)

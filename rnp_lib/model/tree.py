@@ -1,13 +1,15 @@
 """The tree of programs that an image is drawn by, its pictures, and its JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
+from rnp_lib.model.chance import Chance, Mixture
 from rnp_lib.model.transforms import place
 
 FORMAT = "rnp-tree-1"  # of `ProgramTree.to_json`
@@ -25,6 +27,10 @@ class ProgramTree:
         patch: (B, 1, P, P), the program decoded directly, without its children; None at the root.
         children: the tau programs it calls, in order.
         parts: (B, tau, 1, H, W), each child's canvas drawn in this frame; None at a leaf.
+        u: (B, 6), the action before squashing; None at the root.
+        prior: what z and u might have been, given the parent; None where they follow from it.
+        posterior: what an image says of z and u, and kl: how far that is from the prior, nats,
+            (B,); None without an image.
     """
 
     z: Tensor
@@ -34,6 +40,12 @@ class ProgramTree:
     patch: Tensor | None = None
     children: list["ProgramTree"] = field(default_factory=list)
     parts: Tensor | None = None
+    u: Tensor | None = None
+    prior: Chance | None = None
+    posterior: Chance | None = None
+    kl: Tensor | None = None
+
+    hidden: ClassVar[bool] = False  # whether its parent's picture leaves it out
 
     @property
     def level(self) -> int:
@@ -44,6 +56,11 @@ class ProgramTree:
     def placed(self) -> list[Tensor]:
         """Each child's canvas drawn in this frame, (B, 1, H, W)."""
         return [] if self.parts is None else list(self.parts.unbind(1))
+
+    @property
+    def nats(self) -> Tensor:
+        """The KL of this program and of all below it, nats, (B,)."""
+        return sum(child.nats for child in self.children) + (0 if self.kl is None else self.kl)
 
     def __len__(self) -> int:
         return len(self.z)
@@ -62,9 +79,39 @@ class ProgramTree:
                 return function(value)
             if isinstance(value, ProgramTree):
                 return value.map(function)
+            if isinstance(value, Chance | Mixture):
+                return replace(value, **{name: walk(part) for name, part in vars(value).items()})
+            if isinstance(value, Normal):
+                return Normal(walk(value.mean), walk(value.scale), validate_args=False)
             return [walk(item) for item in value] if isinstance(value, list) else value
 
         return replace(self, **{f.name: walk(getattr(self, f.name)) for f in fields(self)})
+
+    def at(self, path: Sequence[int]) -> "ProgramTree":
+        """The program at a path, the numbers of the children that lead to it: (0, 2) is the third
+        child of the first child, () this program. Raises ValueError if there is none.
+        """
+        node = self
+        for t in path:
+            if not 0 <= t < len(node.children):
+                raise ValueError(f"there is no program at {tuple(path)} in this tree.")
+            node = node.children[t]
+        return node
+
+    def put(self, path: Sequence[int], node: "ProgramTree") -> "ProgramTree":
+        """The tree with another program at a path, and the pictures above it added up again."""
+        if not path:
+            return node
+        t, *rest = path
+        children = list(self.children)
+        children[t] = children[t].put(rest, node)
+        return self.of(children)
+
+    def of(self, children: list["ProgramTree"]) -> "ProgramTree":
+        """The program with other children."""
+        shown = torch.stack([child.canvas * (not child.hidden) for child in children], 1)
+        parts = compose(shown, children, self.canvas.shape[-1])
+        return replace(self, children=children, parts=parts, canvas=parts.sum(1))
 
     def programs(self, level: int) -> Iterator["ProgramTree"]:
         """The programs of a level, in drawing order: this one at its own, none above it."""
@@ -118,31 +165,56 @@ def assemble(z: Tensor, children: list[ProgramTree], size: int) -> ProgramTree:
     return ProgramTree(z=z, canvas=parts.sum(1), children=children, parts=parts)
 
 
+def _numbers(tensor: Tensor | None) -> list | None:
+    """A tensor as nested lists."""
+    if tensor is None:
+        return None
+    values = tensor.detach().cpu().float()
+    if not values.isfinite().all():
+        raise ValueError("a tree with numbers that are not finite cannot be written.")
+    # Nine digits tell every float32 from its neighbours.
+    nine = [float(f"{value:.9g}") for value in values.flatten().tolist()]
+    return torch.tensor(nine, dtype=torch.float64).view(values.shape).tolist()
+
+
 def _plain(tree: ProgramTree, shown: bool = True) -> dict[str, Any]:
     """A tree as JSON holds it; not `shown` if its parent's picture has nothing of it."""
-
-    def numbers(tensor: Tensor | None) -> list | None:
-        if tensor is None:
-            return None
-        values = tensor.detach().cpu().float()
-        if not values.isfinite().all():
-            raise ValueError("a tree with numbers that are not finite cannot be written.")
-        # Nine digits tell every float32 from its neighbours.
-        nine = [float(f"{value:.9g}") for value in values.flatten().tolist()]
-        return torch.tensor(nine, dtype=torch.float64).view(values.shape).tolist()
-
-    plain = {name: numbers(getattr(tree, name)) for name in ("z", "action", "affine")}
+    names = ["z", "action", "affine", "u", "kl", "patch" if tree.children else "canvas"]
+    plain = {name: _numbers(getattr(tree, name)) for name in names}
+    plain |= {name: _plain_chance(getattr(tree, name)) for name in ("prior", "posterior")}
     seen = [bool(part.any()) for part in tree.placed]
     children = [_plain(*below) for below in zip(tree.children, seen, strict=True)]
     plain |= {"hidden": not shown, "children": children}
-    if tree.children:
-        return plain | {"patch": numbers(tree.patch), "side": tree.canvas.shape[-1]}
-    return plain | {"canvas": numbers(tree.canvas)}
+    return plain | ({"side": tree.canvas.shape[-1]} if tree.children else {})
+
+
+def _plain_chance(chance: Chance | None) -> dict[str, Any] | None:
+    """Distributions as JSON holds them: their parameters by name."""
+    found = {} if chance is None else {k: v for k, v in vars(chance).items() if v is not None}
+    names = ("log_weights", "mean", "scale")
+    return {
+        which: {n: _numbers(getattr(of, n)) for n in names if hasattr(of, n)}
+        for which, of in found.items()
+    } or None
+
+
+def _unplain_chance(plain: dict[str, Any] | None) -> Chance | None:
+    """Inverse of `_plain_chance`."""
+    if plain is None:
+        return None
+    found = {}
+    for which, numbers in plain.items():
+        values = {name: torch.tensor(value) for name, value in numbers.items()}
+        if "log_weights" in values:
+            found[which] = Mixture(**values)
+        else:
+            found[which] = Normal(values["mean"], values["scale"])
+    return Chance(**found)
 
 
 def _unplain(plain: dict[str, Any]) -> ProgramTree:
     """Inverse of `_plain`; one of several errors where it is not such a dict."""
-    tail = {"z": (-1,), "action": (6,), "affine": (2, 3), "patch": (1, -1, -1)}
+    tail = {"z": (-1,), "action": (6,), "affine": (2, 3), "patch": (1, -1, -1), "u": (6,), "kl": ()}
     tail["canvas"] = tail["patch"]  # sizes after the batch's, -1 for any
     found = {}
     for name, sizes in tail.items():
@@ -153,6 +225,8 @@ def _unplain(plain: dict[str, Any]) -> ProgramTree:
             size not in (-1, given) for size, given in zip(sizes, value.shape[1:], strict=True)
         ):
             raise ValueError(f"{name} has the shape {tuple(value.shape)}")
+    for name in ("prior", "posterior"):
+        found[name] = _unplain_chance(plain.get(name))
     children = [_unplain(child) for child in plain["children"]]
     if children:
         side = plain["side"]

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from rnp_lib.config import Config
 from rnp_lib.model.encoder import MatrixConv2d
+from rnp_lib.model.guide import Guide
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.tree import ProgramTree
 
@@ -31,6 +32,8 @@ class PlainVAE(ImageModel):
             nn.Sigmoid(),
         )
 
-    def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:
+    def unroll(
+        self, z: Tensor, level: int, until: int = 0, guide: Guide | None = None
+    ) -> ProgramTree:
         """A tree without children: z (B, |z|) drawn at once, whatever the level."""
         return ProgramTree(z=z, canvas=self.decoder(z))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnp_lib.config import Config
 
-ORDER, NOISE, JITTER = range(3)  # streams of random numbers
+ORDER, NOISE, JITTER, SEEN = range(4)  # streams of random numbers
 
 
 def jitter(
@@ -59,8 +59,10 @@ class Batches:
         self.an_epoch = len(images) // config.batch_size
         self._epoch, self._order = -1, None
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's share of a step's images (B, 1, H, W) and noise (B, |z|)."""
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """This process's share of a step's images (B, 1, H, W) and noise (B, noise), and whether
+        they are seen below the root, (B,).
+        """
         c, device = self.config, self.images.device
         epoch, position = divmod(step, self.an_epoch)
         if epoch != self._epoch:
@@ -71,10 +73,12 @@ class Batches:
         if c.jitter:
             images = jitter(images, c.jitter, self.generator(JITTER, step))
         generator = self.generator(NOISE, step)
-        noise = torch.randn(c.batch_size, c.z_dim, generator=generator, device=device)
+        noise = torch.randn(c.batch_size, c.noise, generator=generator, device=device)
+        chance = torch.rand(c.batch_size, generator=self.generator(SEEN, step), device=device)
+        seen = (chance >= c.drop).to(noise.dtype)
         share = c.batch_size // self.world
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        return images[mine], noise[mine]
+        return images[mine], noise[mine], seen[mine]
 
     def generator(self, stream: int, index: int) -> torch.Generator:
         """The generator of a step (or epoch) for one use, on the images' device."""

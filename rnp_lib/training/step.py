@@ -27,7 +27,7 @@ class Step:
     """Forward, backward and update of one batch.
 
     Attributes:
-        x, noise: the batch, (B, 1, H, W) and (B, |z|), to be filled before a call.
+        x, noise, seen: the batch as `Batches` has it, to be filled before a call.
         kl_weight, rate: () each, the same; `rate` multiplies the optimisers' learning rates.
     """
 
@@ -42,7 +42,7 @@ class Step:
     ):
         """
         Args:
-            objective: (x, noise, until, kl_weight) -> (loss, values to report).
+            objective: (x, noise, seen, until, kl_weight) -> (loss, values to report).
             x: a batch, for its shape, type and device.
             dtype: of matrix products; the rest is float32.
             replay: whether to record the step as a CUDA graph, once for each level it is cut at.
@@ -51,7 +51,8 @@ class Step:
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.before = [torch.empty_like(p) for p in self.parameters]
         self.x = torch.empty_like(x)
-        self.noise = torch.empty(len(x), config.z_dim, device=x.device)
+        self.noise = torch.empty(len(x), config.noise, device=x.device)
+        self.seen = torch.ones(len(x), device=x.device)
         self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
         self.dtype, self.replay = dtype, replay
         self.until, self.calls, self.graph = None, 0, None
@@ -79,7 +80,7 @@ class Step:
 
     def _work(self) -> Tensor:
         with torch.autocast(self.x.device.type, self.dtype, self.dtype != torch.float32):
-            loss, values = self.objective(self.x, self.noise, self.until, self.kl_weight)
+            loss, values = self.objective(self.x, self.noise, self.seen, self.until, self.kl_weight)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()

@@ -33,9 +33,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, noise: Tensor, until: int, kl_weight: Tensor):
+    def forward(self, x: Tensor, noise: Tensor, seen: Tensor, until: int, kl_weight: Tensor):
         c = self.model.config
-        t = terms(self.model, x, noise, until)
+        t = terms(self.model, x, noise, until, seen)
         loss = t.loss(c.sigma2, c.part_weight, kl_weight)
         return loss, torch.stack([loss, t.sse.mean(), t.kl.mean(), t.part.mean()]).detach()
 
@@ -121,7 +121,8 @@ class Trainer:
     def train_step(self) -> Tensor:
         """One step: loss, sse, KL, part term and gradient norm, (5,)."""
         c, step, update = self.config, self.step, self.update
-        for kept, value in zip((update.x, update.noise), self.batches(step), strict=True):
+        batch = self.batches(step)
+        for kept, value in zip((update.x, update.noise, update.seen), batch, strict=True):
             kept.copy_(value)
         update.kl_weight.fill_(min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0)
         update.rate.fill_(self.rate(step))
