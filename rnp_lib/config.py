@@ -58,6 +58,9 @@ class Config:
     prior_z: Literal["prediction", "symbols", "both"] = "prediction"
     symbols: Size = 64
     reader_units: Size = 256
+    # What the reader does without, to measure what it is worth: the parent's prediction, what is
+    # left of the image, being one for all turns.
+    reader_without: Literal["", "merging", "residual", "sharing"] = ""
     # Share of the training images whose programs below the root keep their prior.
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Normal
 
 from rnp_lib.model.chance import Chance, Mixture, draw, kl, merge
 from rnp_lib.model.reader import Reader
@@ -108,41 +109,55 @@ class Reading(Guide):
     """Chooses children from the posterior: the prediction, corrected by what an image shows.
 
     Args:
+        reader: one for all children, or one for each turn.
         x: the images (N, 1, H, W), in the frames of the programs that are unrolled.
         noise: as of `Guide`.
         seen: (N,), 0 for images that are not looked at, whose children keep their prior, else 1.
+        without: as of the config.
     """
 
     looks = True
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Reader | nn.ModuleList,
         x: Tensor,
         noise: list[Tensor] | None = None,
         seen: Tensor | None = None,
+        without: str = "",
     ):
         super().__init__(noise)
-        self.reader, self.x, self.left = reader, x, x
+        self.reader, self.x, self.left, self.without = reader, x, x, without
         self.seen = torch.ones_like(x[:, 0, 0, 0]) if seen is None else seen
         self.frames: list[Tensor] = []
 
     def choose(self, t, prior, window):
         noise_z, noise_u, pick = self.noise_of(t, prior)
-        look, u = torch.cat([self.x, self.left], 1), prior.u.mean
-        message = self.reader.where(look, window(u), draw(prior.z, None), u)
-        q_u = merge(prior.u, message, self.seen)
-        u = draw(q_u, noise_u)
-        q_z = self.reader.what(look, window(u))
-        if isinstance(prior.z, Mixture):
-            # No message is merged with a mixture: where nothing is seen, z is drawn from it.
-            blind = draw(prior.z, noise_z, pick)
-            z = torch.where(self.seen[:, None] > 0, draw(q_z, noise_z), blind)
-            kl_z = self.seen * kl(q_z, prior.z)
-        else:
-            q_z = merge(prior.z, q_z, self.seen)
-            z, kl_z = draw(q_z, noise_z), kl(q_z, prior.z)
-        return Chosen(z, u, Chance(q_z, q_u), kl_z + kl(q_u, prior.u))
+        reader = self.reader[t] if isinstance(self.reader, nn.ModuleList) else self.reader
+        left = self.x if self.without == "residual" else self.left
+        look, u = torch.cat([self.x, left], 1), prior.u.mean
+        message = reader.where(look, window(u), draw(prior.z, None), u)
+        u, q_u, kl_u = self._read(prior.u, message, noise_u)
+        message = reader.what(look, window(u))
+        z, q_z, kl_z = self._read(prior.z, message, noise_z, pick)
+        return Chosen(z, u, Chance(q_z, q_u), kl_z + kl_u)
+
+    def _read(
+        self,
+        prior: Normal | Mixture,
+        message: Normal,
+        noise: Tensor | None,
+        pick: Tensor | None = None,
+    ) -> tuple[Tensor, Normal, Tensor]:
+        """A value, its posterior, and the KL of that, nats."""
+        if isinstance(prior, Normal) and self.without != "merging":
+            q = merge(prior, message, self.seen)
+            return draw(q, noise), q, kl(q, prior)
+        # The message alone is the posterior, as its product with a mixture is no Gaussian: where
+        # nothing is seen, the value is drawn from the prior.
+        blind = draw(prior, noise, pick)
+        value = torch.where(self.seen[:, None] > 0, draw(message, noise), blind)
+        return value, message, self.seen * kl(message, prior)
 
     def see(self, patch, window):
         self.frames.append(zoom(self.left, window, patch.shape[-1]))
@@ -152,4 +167,4 @@ class Reading(Guide):
         frames = torch.stack(self.frames, 1).flatten(0, 1)
         noise = self.noise and self.noise[1:]
         seen = self.seen.repeat_interleave(len(self.frames))
-        return Reading(self.reader, frames, noise, seen)
+        return Reading(self.reader, frames, noise, seen, self.without)

@@ -56,7 +56,7 @@ class ImageModel(nn.Module):
         """The guide for the tree of images x (B, 1, H, W): see `Reading`."""
         if self.config.posterior == "root":
             return Guide()
-        return Reading(self.reader, x, noise, seen)
+        return Reading(self.reader, x, noise, seen, self.config.reader_without)
 
     def decode(self, z: Tensor, level: int | None = None) -> ProgramTree:
         """Run programs z (B, |z|) of a level (K, the root's, unless told) down to the leaves."""
@@ -121,7 +121,9 @@ class RNP(ImageModel):
         vectors = 0.1 * torch.randn(steps, E_DIM)
         self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
         if config.posterior == "tree":
-            self.reader = Reader(config.z_dim, config.reader_units)
+            apart = max(config.tau) if config.reader_without == "sharing" else 1
+            readers = [Reader(config.z_dim, config.reader_units) for _ in range(apart)]
+            self.reader = readers[0] if apart == 1 else nn.ModuleList(readers)
             self.grammar = Grammar(config)
 
     def unroll(
@@ -151,7 +153,7 @@ class RNP(ImageModel):
             u = program.place(policy)
             if chancy:
                 prior = self.grammar(z, state.squeeze(1), u.squeeze(1))
-                chosen = guide.choose(t, prior, partial(self._window, level))
+                chosen = guide.choose(t, prior, partial(self.window, level))
                 state, u = chosen.z.unsqueeze(1), chosen.u.unsqueeze(1)
                 chances.append({"prior": prior, "posterior": chosen.posterior, "kl": chosen.kl})
             a = program.squash(u)
@@ -163,7 +165,7 @@ class RNP(ImageModel):
                 x = patches[-1] if c.feedback != "none" else None
             if looks:
                 picture = patches[-1].unflatten(-1, (c.patch_size, c.patch_size))
-                guide.see(picture, self._window(level, u)[:, 0])
+                guide.see(picture, self.window(level, u)[:, 0])
             states.append(state)
             places.append(u)
 
@@ -172,7 +174,7 @@ class RNP(ImageModel):
         patch = torch.cat(patches, 1) if patches else program.patch(states)
         patch = patch.unflatten(-1, (1, c.patch_size, c.patch_size))  # (B, τ, 1, P, P)
         lies = {"u": places, "action": program.squash(places)}
-        lies["affine"] = self._window(level, places)
+        lies["affine"] = self.window(level, places)
         if level - 1 == until:
             children = [ProgramTree(z=states[:, t], canvas=patch[:, t]) for t in range(tau)]
         elif not children:
@@ -184,7 +186,7 @@ class RNP(ImageModel):
             children[t] = replace(child, patch=patch[:, t], **known)
         return assemble(z, children, c.image_size if level == c.depth else c.patch_size)
 
-    def _window(self, level: int, u: Tensor) -> Tensor:
+    def window(self, level: int, u: Tensor) -> Tensor:
         """Where a child of a program of `level` lies: u (..., 6) -> its map, (..., 2, 3)."""
         c = self.config
         action = ACTIVATIONS[c.action_activation](u)
