@@ -15,10 +15,23 @@ from rnp_lib.model.tree import ProgramTree
 LEAF, PART = (1, 0), (0,)
 
 
-@pytest.fixture(scope="module", params=[(2, 2), (2, 3, 2)], ids=["two levels", "three levels"])
-def model(request):
+MODELS = [(tau, posterior) for tau in ((2, 2), (2, 3, 2)) for posterior in ("root", "tree")]
+
+
+def make(tau, posterior):
     torch.manual_seed(1)
-    return RNP(tiny.config(tau=request.param)).eval().requires_grad_(False)
+    return RNP(tiny.config(tau=tau, posterior=posterior)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda made: f"{len(made[0])} levels, {made[1]}")
+def model(request):
+    return make(*request.param)
+
+
+@pytest.fixture(scope="module")
+def chancy():
+    """Three levels, every program above the leaves drawn."""
+    return make((2, 3, 2), "tree")
 
 
 @pytest.fixture
@@ -33,8 +46,8 @@ def other(model):
 
 def redrawn(before, after):
     """The paths whose programs are other objects than before."""
-    found = dict(edits.walk(after))
-    return {path for path, node in edits.walk(before) if found[path] is not node}
+    old = dict(edits.walk(before))
+    return {path for path, node in edits.walk(after) if old.get(path) is not node}
 
 
 def tensors(tree):
@@ -60,6 +73,22 @@ def assert_composed(tree):
             for placed, expected in zip(node.placed, drawn, strict=True):
                 torch.testing.assert_close(placed, expected)
             torch.testing.assert_close(node.canvas, sum(drawn))
+
+
+def assert_lies_where_u_says(model, tree):
+    """Every action is its u squashed, and every window follows from its action."""
+    for path, node in edits.walk(tree):
+        if path:
+            torch.testing.assert_close(torch.tanh(node.u), node.action, atol=2e-6, rtol=0)
+            c = model.config
+            extent = c.extent[c.depth - node.level - 1]
+            expected = affine(node.action, extent, c.rotation, c.shear, c.centre)
+            torch.testing.assert_close(node.affine, expected)
+
+
+def told(tree):
+    """The paths of the programs that an image told something about."""
+    return {path for path, node in edits.walk(tree) if node.kl is not None}
 
 
 def below(tree, path):
@@ -143,15 +172,125 @@ def test_steer_goes_along_a_direction_only(model, tree):
     torch.testing.assert_close(after[:, 1], before[:, 1], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("path", [(), PART, LEAF])
-def test_resample_draws_the_program_of_another_tree_and_leaves_it_where_it_is(model, tree, path):
-    new = edits.resample(model, tree, path, seed=9, temperature=0.5)
-    dream = model.sample(2, seed=9, temperature=0.5).at(path)
-    node = new.at(path)
-    assert torch.equal(node.z, dream.z)
-    if path:
+def test_what_has_no_prior_is_resampled_where_it_is_from_another_tree(model, tree):
+    tried = (PART, LEAF, (0,) * model.config.depth)
+    for path in (path for path in tried if edits.drawn_from(model, tree, path) == "dream"):
+        new = edits.resample(model, tree, path, seed=9, temperature=0.5)
+        dream = model.sample(2, seed=9, temperature=0.5).at(path)
+        node = new.at(path)
+        assert torch.equal(node.z, dream.z)
         assert node.action is tree.at(path).action
-    assert_composed(new)
+        for a, b in zip(node.children, dream.children, strict=True):
+            assert torch.equal(a.z, b.z)
+        assert_composed(new)
+
+
+def test_a_resampled_root_is_a_sample(model, tree):
+    new = edits.resample(model, tree, (), seed=9, temperature=0.5)
+    dream = model.sample(2, seed=9, temperature=0.5)
+    for path, node in edits.walk(new):
+        assert torch.equal(node.z, dream.at(path).z)
+        assert torch.equal(node.canvas, dream.at(path).canvas)
+
+
+def test_a_program_with_a_prior_is_drawn_from_it(chancy):
+    tree = chancy.parse(torch.rand(2, 1, 16, 16))
+    for path in (PART, (0, 1)):
+        new = edits.resample(chancy, tree, path, seed=9)
+        expected = chancy.resample(tree, path, seed=9)
+        assert_equal(new, expected)
+        assert redrawn(tree, new) == above(path) | below(tree, path)
+        assert not torch.equal(new.at(path).action, tree.at(path).action)  # it is drawn as well
+        assert told(new) == told(tree) - below(tree, path)
+        assert_composed(new)
+        assert_lies_where_u_says(chancy, new)
+        assert_equal(edits.resample(chancy, tree, path, seed=9), new)
+        other = edits.resample(chancy, tree, path, seed=10)
+        assert not torch.equal(other.at(path).z, new.at(path).z)
+        cold = edits.resample(chancy, tree, path, seed=9, temperature=0)
+        node = cold.at(path)
+        torch.testing.assert_close(node.z, node.prior.z.mean)
+        torch.testing.assert_close(node.u, node.prior.u.mean)
+
+
+def test_a_later_sibling_is_predicted_from_what_was_done_to_earlier_ones(chancy):
+    tree, later = chancy.sample(2, seed=3), (1,)
+    plain = edits.resample(chancy, tree, later, seed=9)
+    for edited in (
+        edits.move(chancy, tree, PART, centre_x=0.9, rotation=-0.8),
+        edits.transplant(tree, PART, chancy.sample(2, seed=4).children[1]),
+        edits.resample(chancy, tree, PART, seed=5),
+    ):
+        new = edits.resample(chancy, edited, later, seed=9)
+        assert new.children[0] is edited.children[0]
+        assert not torch.equal(new.at(later).prior.z.mean, plain.at(later).prior.z.mean)
+    # What is hidden is predicted from all the same, and a copy has no turn to be predicted from.
+    for edited in (edits.hide(tree, PART), edits.duplicate(chancy, tree, PART)):
+        new = edits.resample(chancy, edited, later, seed=9)
+        assert_equal(new.at(later), plain.at(later))
+
+
+def test_what_a_program_is_drawn_from(chancy):
+    tree = chancy.sample(2, seed=3)
+    twice = edits.duplicate(chancy, edits.duplicate(chancy, tree, (0, 1)), PART)
+    part = chancy.decode(tree.children[0].z, level=2)
+    paper = make((2, 3, 2), "root")
+    for model, found, path, source in (
+        (chancy, tree, (), "root"),
+        (chancy, tree, (0,), "parent"),
+        (chancy, tree, (0, 2), "parent"),
+        (chancy, tree, (0, 2, 1), "dream"),
+        (chancy, twice, (2,), "dream"),
+        (chancy, twice, (0, 3), "dream"),
+        (chancy, twice, (2, 1), "parent"),
+        (chancy, part, (), "dream"),
+        (chancy, part, (2,), "parent"),
+        (chancy, part, (2, 1), "dream"),
+        (paper, paper.sample(2), (), "root"),
+        (paper, paper.sample(2), (0,), "dream"),
+    ):
+        assert edits.drawn_from(model, found, path) == source
+        new = edits.resample(model, found, path, seed=9)
+        assert not torch.equal(new.at(path).z, found.at(path).z)
+        assert redrawn(found, new) == above(path) | below(new, path)
+        if source == "dream" and path:
+            assert new.at(path).affine is found.at(path).affine
+        assert_composed(new)
+        assert_lies_where_u_says(model, new)
+
+
+def test_the_tree_of_a_part_is_resampled_at_every_level(chancy):
+    part = chancy.decode(chancy.sample(2, seed=3).children[0].z, level=2)
+    new = edits.resample(chancy, part, (), seed=9)
+    dream = chancy.sample(2, seed=9).children[0]
+    for path, node in edits.walk(dream):
+        assert torch.equal(new.at(path).z, node.z)
+    for name in ("action", "affine", "u", "patch"):
+        assert getattr(new, name) is None  # as of any root
+    assert_equal(ProgramTree.from_json(new.to_json()), new)
+
+
+def test_edits_leave_u_and_what_the_image_told_in_order(chancy):
+    tree, other = (chancy.parse(torch.rand(2, 1, 16, 16)) for _ in range(2))
+    assert told(tree) == {path for path, node in edits.walk(tree) if node.children}
+    part, sub = below(tree, PART), (0, 1)
+    for edited, silent in (
+        (edits.move(chancy, tree, PART, scale_x=1, rotation=-1, shear=0.25), {PART}),
+        (edits.move(chancy, tree, sub, centre_y=0.5), {sub}),
+        (edits.hide(tree, PART), set()),
+        (edits.rewrite(chancy, tree, PART, other.at(PART).z), part),
+        (edits.transplant(tree, PART, other.at(PART)), part),
+        (edits.swap(tree, PART, (1,)), part | below(tree, (1,))),
+        (edits.duplicate(chancy, tree, PART), set()),
+        (edits.resample(chancy, tree, sub, seed=1), {sub}),
+        (edits.resample(chancy, tree, (), seed=1), told(tree)),
+    ):
+        assert told(edited) == told(tree) - silent
+        assert_composed(edited)
+        assert_lies_where_u_says(chancy, edited)
+        for path, node in edits.walk(edited):
+            assert (node.posterior is None) == (path not in told(edited))
+        assert_equal(ProgramTree.from_json(edited.to_json()), edited)
 
 
 def test_a_copy_is_drawn_beside_the_original(model, tree):

@@ -37,6 +37,19 @@ def start(tmp_path_factory):
     return State(model=str(path), dataset="strokes", source=TestImage(3))
 
 
+@pytest.fixture(scope="module")
+def chancy(tmp_path_factory):
+    """The same with posterior "tree": an image tells something about every part."""
+    path = tmp_path_factory.mktemp("models") / "chancy.safetensors"
+    torch.manual_seed(1)
+    model = RNP(tiny.config(dataset="strokes", posterior="tree"))
+    for layers in (model.reader.where_layers, model.reader.what_layers):
+        layers[-1].weight.data *= 20  # as after training, messages are far from predictions
+    checkpoints.save(path, model, {})
+    maps.make(path, n=40)
+    return State(model=str(path), dataset="strokes", source=TestImage(3))
+
+
 @pytest.fixture
 def app(start):
     return Explorer(start)
@@ -81,10 +94,10 @@ def test_a_view_has_every_picture_and_where_it_lies(start):
     for node in view.nodes:
         assert node.picture.dtype == np.uint8
         if node.path:
-            child = edits.at(tree, node.path)
+            child = tree.at(node.path)
             np.testing.assert_allclose(node.window, plots.corners(child.affine[0]), atol=1e-6)
     assert view.nodes[0].window is None
-    grandchild, child = (edits.at(tree, path).affine[0] for path in ((1, 0), (1,)))
+    grandchild, child = (tree.at(path).affine[0] for path in ((1, 0), (1,)))
     middle = child[:, :2] @ grandchild[:, 2] + child[:, 2]
     np.testing.assert_allclose(2 * np.mean(view.nodes[5].outline, 0) - 1, middle, atol=1e-5)
 
@@ -164,6 +177,114 @@ def test_what_cannot_be_done_is_one_sentence(start):
     trees.tree(state)  # deep, but not too deep
 
 
+# What the parent predicts, and what the image tells
+
+
+def nats(view):
+    return {node.path: node.nats for node in view.nodes}
+
+
+def test_an_image_tells_nats_about_every_program_but_leaves(chancy):
+    tree, found = trees.tree(chancy), nats(views.render(chancy))
+    for path, node in edits.walk(tree):
+        assert found[path] == (node.kl.item() if node.children else None)
+    assert all(found[path] > 0 for path in ((), (0,), (1,)))
+    drawn = replace(chancy, source=Picture(bytes(range(256))))
+    assert nats(views.render(drawn))[(0,)] > 0
+    moved = nats(views.render(edited(chancy, "move", (0,), rotation=0.5)))
+    assert moved == found | {(0,): None}
+
+
+def test_nothing_is_told_where_no_image_corrects(start, chancy):
+    dreams = [replace(chancy, source=s) for s in (Sample(1), GivenProgram((0.5,) * 8, 1))]
+    for state in (start, replace(start, source=Sample(1)), *dreams):
+        view = views.render(replace(state, predicted=True))
+        assert view.predicted is None
+        assert set(nats(view).values()) == {None}
+        assert not redrawn(view, views.render(state))  # it makes no difference
+
+
+def test_predicted_is_what_the_root_alone_says(chancy):
+    corrected, predicted = chancy, replace(chancy, predicted=True)
+    model, x = trees.model(chancy.model), trees.image(chancy)
+    for state, expected in (
+        (corrected, model.parse(x)),
+        (predicted, model.decode(model.encode(x).mean)),
+    ):
+        for a, b in zip(tensors(trees.tree(state)), tensors(expected), strict=True):
+            assert torch.equal(a, b)
+    before, after = views.render(corrected), views.render(predicted)
+    assert (before.predicted, after.predicted) == (False, True)
+    assert set(nats(after).values()) == {None}
+    assert {(), (0,), (1,)} <= redrawn(before, after)
+    np.testing.assert_array_equal(before.image, after.image)
+    error = (trees.tree(predicted).canvas - x).square().sum().item()
+    assert after.error == pytest.approx(error)
+    # Edits are made on either, and other images are shown as this one is.
+    turned = trees.edited(predicted, "move", (0,), rotation=0.5)
+    assert redrawn(after, views.render(turned)) == {()}
+    assert redrawn(views.render(turned), views.render(replace(turned, predicted=False)))
+    assert states.opened(turned, TestImage(5)) == replace(predicted, source=TestImage(5))
+
+
+def test_programs_of_the_map_are_as_their_images_corrected_them(chancy):
+    predicted = replace(chancy, predicted=True)
+    assert views.at_point(predicted, 47) == views.at_point(chancy, 47)
+    model, found = trees.model(chancy.model), maps.map_of(chancy.model)
+    index, path = found.program(47)
+    x = data.load("strokes", "test", 16)[0][index : index + 1]
+    assert torch.equal(views.point(predicted, 47).z, model.parse(x).at(path).z)
+
+
+def test_the_page_switches_between_predicted_and_corrected(app, chancy):
+    answer, _ = app.handle({"do": "predict", "predicted": True})  # of a model with posterior root
+    assert answer["error"].startswith("Only a model with posterior=tree")
+    assert not app.state.predicted
+    app = Explorer(chancy)
+    answer, _ = app.handle({"do": "hello"})
+    assert answer["view"]["predicted"] is False
+    assert answer["view"]["posterior"] == "tree"
+    assert answer["view"]["nodes"][1]["nats"] > 0
+    app.handle({"do": "select", "path": [1]})
+    app.handle({"do": "edit", "what": "move", "path": [0], "arguments": {"rotation": 0.5}})
+    answer, _ = app.handle({"do": "predict", "predicted": True})
+    assert answer["error"] == ""
+    assert answer["view"]["predicted"] is True
+    assert (answer["view"]["edits"], answer["view"]["selected"]) == (1, (1,))
+    steps = len(app.history.past)
+    app.handle({"do": "predict", "predicted": True})
+    assert len(app.history.past) == steps  # nothing changed
+    app.handle({"do": "undo"})
+    assert not app.state.predicted
+    app.handle({"do": "redo"})
+    assert app.state.predicted
+    app.handle({"do": "reset"})
+    assert app.state == replace(chancy, predicted=True)
+    app.handle({"do": "sample", "seed": 1, "temperature": 1})
+    answer, _ = app.handle({"do": "predict", "predicted": False})
+    assert answer["error"].startswith("Only a model with posterior=tree, of an image")
+
+
+def test_the_page_knows_what_is_resampled_from_what(start, chancy):
+    def source(state, path):
+        return views.render(replace(state, selected=path)).drawn_from
+
+    assert [source(start, path) for path in ((), (0,), (0, 1))] == ["root", "dream", "dream"]
+    assert [source(chancy, path) for path in ((), (0,), (0, 1))] == ["root", "parent", "dream"]
+    new = edited(chancy, "resample", (0,), seed=3, temperature=0.8)
+    model = trees.model(chancy.model)
+    expected = model.resample(trees.tree(chancy), (0,), 3, 0.8)
+    assert torch.equal(trees.tree(new).canvas, expected.canvas)
+    hints = re.search(r"RESAMPLES = \{(.*?)\};", script(), re.DOTALL)[1]
+    assert re.findall(r"^  (\w+):", hints, re.MULTILINE) == ["root", "parent", "dream"]
+
+
+def test_states_from_before_there_was_a_choice_are_corrected(chancy):
+    older = {k: v for k, v in vars(chancy).items() if k != "predicted"}
+    assert State(**older) == chancy
+    assert not State(**older).predicted
+
+
 # Kept
 
 
@@ -173,17 +294,41 @@ def tensors(tree):
     return found
 
 
-@pytest.mark.parametrize("source", [TestImage(3), Sample(2, 0.9), Picture(bytes(range(256)))])
-def test_the_code_makes_the_same_tree(start, source):
-    state = all_edits(replace(start, source=source))
+SOURCES = [TestImage(3), Sample(2, 0.9), Picture(bytes(range(256)))]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
+@pytest.mark.parametrize("kind", ["root", "corrected", "predicted"])
+def test_the_code_makes_the_same_tree(start, chancy, source, kind):
+    start = start if kind == "root" else replace(chancy, predicted=kind == "predicted")
+    for state in (replace(start, source=source), all_edits(replace(start, source=source))):
+        names = {}
+        grad = torch.is_grad_enabled()
+        try:
+            exec(keep.code(state), names)
+        finally:
+            torch.set_grad_enabled(grad)
+        for a, b in zip(tensors(names["tree"]), tensors(trees.tree(state)), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_code_of_a_program_given_by_its_numbers(start):
+    state = replace(start, source=GivenProgram((1 / 3,) * 8, 1))
     names = {}
-    grad = torch.is_grad_enabled()
-    try:
-        exec(keep.code(state), names)
-    finally:
-        torch.set_grad_enabled(grad)
-    for a, b in zip(tensors(names["tree"]), tensors(trees.tree(state)), strict=True):
+    with torch.no_grad():
+        exec(keep.code(state).replace("torch.set_grad_enabled(False)", ""), names)
+    assert torch.equal(names["tree"].canvas, trees.tree(state).canvas)
+
+
+@pytest.mark.parametrize("predicted", [False, True])
+def test_json_keeps_what_the_image_told(chancy, predicted):
+    state = replace(chancy, predicted=predicted)
+    copy = ProgramTree.from_json(keep.export(state, "json").decode())
+    for a, b in zip(tensors(copy), tensors(trees.tree(state)), strict=True):
         assert torch.equal(a, b)
+    assert [node.kl is None for _, node in edits.walk(copy)] == [
+        found is None for found in nats(views.render(state)).values()
+    ]
 
 
 def test_files(start):

@@ -138,6 +138,7 @@ class Explorer(anywidget.AnyWidget):
             "redo": len(self.history.future),
             "copied": self._copied is not None,
             "palette": plots.PALETTES[state.colours],
+            "posterior": config.posterior,
             "count": len(trees.images(state)[0]),
             "ranges": {name: getattr(config, name) for name in ("rotation", "shear", "centre")}
             | {"extent": config.extent[parent] if view.action else None},
@@ -203,6 +204,15 @@ class Explorer(anywidget.AnyWidget):
         if name not in plots.PALETTES:
             raise ValueError(f"colours are one of {', '.join(plots.PALETTES)}: got {name!r}.")
         self.history = replace(self.history, now=replace(self.state, colours=name))
+
+    def _do_predict(self, predicted) -> None:
+        if not trees.corrects(self.state):
+            raise ValueError(
+                "only a model with posterior=tree, of an image, tells what is predicted from what "
+                "is corrected: choose such a model, then draw or pick an image."
+            )
+        if bool(predicted) != self.state.predicted:
+            self._go(replace(self.state, predicted=bool(predicted)))
 
     def _do_select(self, path) -> None:
         self.history = replace(self.history, now=replace(self.state, selected=tuple(path)))

@@ -67,11 +67,19 @@ def rewrite(model: RNP, tree: ProgramTree, path: TreePath, z: Tensor) -> Program
     node = tree.at(path)
     if not path:
         return model.decode(z, tree.level)
+    new = model.decode(z, node.level) if node.children else ProgramTree(z=z, canvas=node.canvas)
+    return _adopt(model, tree, path, new)
+
+
+def _adopt(model: RNP, tree: ProgramTree, path: TreePath, new: ProgramTree) -> ProgramTree:
+    """`transplant`, after which a part of `tree` looks as its parent there decodes it."""
+    if not path:
+        return transplant(tree, path, new)
     # A program's own patch is decoded by its parent: so is all that a leaf draws.
     parent = model.hypernet(tree.at(path[:-1]).z)
-    patch = parent.patch(z.unsqueeze(1)).view_as(node.patch)
-    new = model.decode(z, node.level) if node.children else ProgramTree(z=z, canvas=patch)
-    return transplant(tree, path, replace(new, patch=patch))
+    patch = parent.patch(new.z.unsqueeze(1)).view_as(tree.at(path).patch)
+    canvas = new.canvas if new.children else patch
+    return transplant(tree, path, replace(new, patch=patch, canvas=canvas))
 
 
 def steer(
@@ -94,32 +102,45 @@ def coordinates(z: Tensor, directions: Tensor, mean: Tensor) -> Tensor:
     return (z - mean) @ directions.T / directions.square().sum(1)
 
 
+def drawn_from(model: RNP, tree: ProgramTree, path: TreePath) -> str:
+    """What `resample` draws a program from.
+
+    Returns:
+        "root": N(0, I), and with posterior "tree" the priors of all programs below it.
+        "parent": its own prior, which is what its parent predicts of it, its place included.
+        "dream": it has no prior, so it becomes what lies at the same place in a tree drawn from
+            the prior, and stays where it is. Such are leaves, copies added by hand, a part whose
+            tree is on show by itself and, with posterior "root", every program below the root.
+    """
+    node, c = tree.at(path), model.config
+    if not path:
+        return "root" if tree.level == c.depth else "dream"
+    copied = path[-1] >= c.tau[c.depth - node.level - 1]
+    return "parent" if c.posterior == "tree" and node.children and not copied else "dream"
+
+
 def resample(
     model: RNP, tree: ProgramTree, path: TreePath, seed: int, temperature: float = 1.0
 ) -> ProgramTree:
-    """Draw a program and all below it anew, from its own prior if it has one.
-
-    A leaf has none, nor, with posterior "root", has any program below the root: such a one stays
-    where it is, and becomes what lies at the same place in a tree drawn from the prior.
+    """Draw a program and all below it anew: see `drawn_from`. What was hidden stays hidden, but
+    what is drawn below it is all shown.
     """
-    node, depth = tree.at(path), model.config.depth
-    if path and model.config.posterior == "tree" and node.children:
-        t, siblings = path[-1], model.config.tau[depth - node.level - 1]
-        if t < siblings:  # not a copy that was added by hand
-            drawn = model.resample(tree, path, seed, temperature).at(path)
-            return tree.put(path, type(node)(**vars(drawn)))
-    dreams = model.sample(len(tree), seed, temperature)
-    above = (0,) * (depth - tree.level)  # for the tree of a part
+    if drawn_from(model, tree, path) == "parent":
+        drawn = model.resample(tree, path, seed, temperature).at(path)
+        return tree.put(path, type(tree.at(path))(**vars(drawn)))
+    dream = model.sample(len(tree), seed, temperature)
+    above = (0,) * (model.config.depth - tree.level)  # for the tree of a part
     for t in above + path:
-        dreams = dreams.children[t % len(dreams.children)]
-    return rewrite(model, tree, path, dreams.z)
+        dream = dream.children[t % len(dream.children)]
+    return _adopt(model, tree, path, dream)
 
 
 def duplicate(model: RNP, tree: ProgramTree, path: TreePath) -> ProgramTree:
     """Draw a program once more, a little to the side, as the last child of its parent."""
     node = _below_root(tree, path)
     parent = tree.at(path[:-1])
-    tree = tree.put(path[:-1], parent.of([*parent.children, node]))
+    twin = replace(_untold(node), prior=None)  # its parent predicts no more than it calls
+    tree = tree.put(path[:-1], parent.of([*parent.children, twin]))
     copy = (*path[:-1], len(parent.children))
     centre = node.action[0, ACTION.index("centre_x")].item()
     shift = COPY_SHIFT if centre < 0 else -COPY_SHIFT
@@ -147,10 +168,17 @@ def transplant(tree: ProgramTree, path: TreePath, donor: ProgramTree) -> Program
         )
     if (donor.z.shape, donor.canvas.shape[1:]) != (node.z.shape, node.canvas.shape[1:]):
         raise ValueError("the two programs are of different models or batches.")
-    # Where the other lay, and hidden if it was.
-    place = {name: getattr(node, name) for name in ("action", "affine", "u")}
-    place |= dict.fromkeys(("prior", "posterior", "kl"))  # the donor's say nothing here
-    return tree.put(path, type(node)(**vars(donor) | place))
+    # Where the other lay, with the same prior there, and hidden if it was.
+    place = {name: getattr(node, name) for name in ("action", "affine", "u", "prior")}
+    if not path:
+        place["patch"] = None
+    return tree.put(path, type(node)(**vars(_untold(donor)) | place))
+
+
+def _untold(tree: ProgramTree) -> ProgramTree:
+    """The tree without what an image told of it, for where that image is not looked at."""
+    children = [_untold(child) for child in tree.children]
+    return replace(tree, children=children, posterior=None, kl=None)
 
 
 def _below_root(tree: ProgramTree, path: TreePath) -> ProgramTree:

@@ -1,14 +1,16 @@
 """What is kept of a state: Python that makes its tree, or the tree as a file."""
 
+import base64
 import io
 import json
+import zlib
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 
 from rnp_lib import plots
 from rnp_lib.explorer import edits, trees
-from rnp_lib.explorer.states import Sample, State, TestImage
+from rnp_lib.explorer.states import GivenProgram, Picture, Sample, State, TestImage
 
 KINDS = ("png", "svg", "json")
 
@@ -17,6 +19,8 @@ def code(state: State) -> str:
     """Python that makes the tree of a state with `rnp_lib`, in a variable `tree`."""
     lines = _code(state, "tree")
     imports = ["import torch", "", "import rnp_lib as rnp"]
+    if any("zlib." in line for line in lines):
+        imports = ["import base64", "import zlib", "", *imports]
     start = [f"model = rnp.load({json.dumps(state.model)})", "torch.set_grad_enabled(False)"]
     if any("guide." in line for line in lines):
         imports.append("from rnp_lib.explorer import edits, maps")
@@ -29,21 +33,29 @@ def code(state: State) -> str:
 
 def _code(state: State, variable: str) -> list[str]:
     root = trees.tree(replace(state, edits=()))
+    side = root.canvas.shape[-1]
     match state.source:
         case TestImage(index):
-            side, name = root.canvas.shape[-1], json.dumps(state.dataset)
+            name, x = json.dumps(state.dataset), f"images[{index}:{index + 1}]"
+            lines = [f'images, _ = rnp.data.load({name}, "test", {side})']
+        case Picture(pixels):
+            packed, x = base64.b64encode(zlib.compress(pixels, 9)).decode(), "image"
             lines = [
-                f'images, _ = rnp.data.load({name}, "test", {side})',
-                f"{variable} = model.parse(images[{index}:{index + 1}])",
+                f'pixels = zlib.decompress(base64.b64decode("{packed}"))',
+                f"image = torch.tensor(list(pixels)).view(1, 1, {side}, {side}) / 255",
             ]
         case Sample(seed, temperature):
             lines = [f"{variable} = model.sample(1, seed={seed}, temperature={temperature})"]
-        case _:  # a program is shorter than the drawing that it was parsed from
+        case GivenProgram(_, level):
             numbers = ", ".join(f"{value:.9g}" for value in root.z[0].tolist())
             lines = [
                 f"z = torch.tensor([[{numbers}]])",
-                f"{variable} = model.decode(z, level={root.level})",
+                f"{variable} = model.decode(z, level={level})",
             ]
+    if isinstance(state.source, TestImage | Picture):
+        of_root = state.predicted and trees.corrects(state)
+        made = f"decode(model.encode({x}).mean)" if of_root else f"parse({x})"
+        lines.append(f"{variable} = model.{made}")
     donors = 0
     for edit in state.edits:
         arguments = dict(edit.arguments)

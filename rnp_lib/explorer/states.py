@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sample:
-    """A root program from the prior, N(0, I) times the temperature."""
+    """A tree from the prior, all of whose standard deviations are times the temperature."""
 
     seed: int = 0
     temperature: float = 1.0
@@ -70,6 +70,8 @@ class State:
         edits: what was done to it, in order.
         selected: the program whose sliders are shown.
         colours: a name in `plots.PALETTES`.
+        predicted: whether of an image only the root is read, every other program being what its
+            parent predicts. It tells for models with posterior "tree": see `trees.corrects`.
     """
 
     model: str = "mnist"
@@ -78,6 +80,7 @@ class State:
     edits: tuple[Edit, ...] = ()
     selected: TreePath = ()
     colours: str = "paper"
+    predicted: bool = False
 
 
 def opened(state: State, source: Source, selected: TreePath = ()) -> State:

@@ -80,24 +80,34 @@ def image(state: State) -> Tensor | None:
     return None
 
 
+def corrects(state: State) -> bool:
+    """Whether there is an image that corrects what programs predict of their children."""
+    parsed = isinstance(state.source, states.TestImage | states.Picture)
+    return parsed and model(state.model).config.posterior == "tree"
+
+
 def tree(state: State) -> ProgramTree:
     """The tree of a state, a batch of one. Raises ValueError for edits that cannot be made."""
-    return _tree(state.model, state.dataset, state.source, state.edits)
+    predicted = state.predicted and corrects(state)
+    return _tree(state.model, state.dataset, state.source, predicted, state.edits)
 
 
 @lru_cache(512)
 @torch.no_grad()
-def _tree(name: str, dataset: str, source: states.Source, done: tuple[Edit, ...]) -> ProgramTree:
+def _tree(
+    name: str, dataset: str, source: states.Source, predicted: bool, done: tuple[Edit, ...]
+) -> ProgramTree:
     if done:
         *before, last = done
-        return _after(name, _tree(name, dataset, source, tuple(before)), last)
+        return _after(name, _tree(name, dataset, source, predicted, tuple(before)), last)
     match source:
         case states.Sample(seed, temperature):
             return model(name).sample(1, seed, temperature)
         case states.GivenProgram(z, level):
             return model(name).decode(torch.tensor([z]), level)
         case _:
-            return model(name).parse(image(State(name, dataset, source)))
+            found, x = model(name), image(State(name, dataset, source))
+            return found.decode(found.encode(x).mean) if predicted else found.parse(x)
 
 
 def _after(name: str, before: ProgramTree, edit: Edit) -> ProgramTree:

@@ -32,6 +32,7 @@ class Node:
         window: its corners in its parent's picture; None at a root.
         outline: the same in the root's picture.
         hidden: whether its parent leaves it out.
+        nats: how many nats the image told about it; None where nothing is told, as of leaves.
     """
 
     path: TreePath
@@ -40,6 +41,7 @@ class Node:
     window: Corners | None
     outline: Corners | None
     hidden: bool
+    nats: float | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class View:
         action: the selected program's six numbers by name; empty at the root.
         code: its coordinates along the map's directions, in standard deviations; empty where the
             model has no map.
+        predicted: whether the programs below the root are what their parents predict, or else what
+            the image makes of that; None where there is no such choice (`trees.corrects`).
+        drawn_from: what the selected program is resampled from: see `edits.drawn_from`.
     """
 
     image: np.ndarray | None
@@ -64,21 +69,25 @@ class View:
     blank: float | None
     action: dict[str, float]
     code: tuple[float, ...]
+    predicted: bool | None
+    drawn_from: str
 
 
 def render(state: State) -> View:
     """The pictures of a state. Raises ValueError, in one sentence, for one that has no tree."""
     tree, x = trees.tree(state), trees.image(state)
-    selected = tree.at(state.selected)
+    selected, corrects = tree.at(state.selected), trees.corrects(state)
     action = [] if selected.action is None else selected.action[0].tolist()
     return View(
         image=None if x is None else _bytes(plots.grey(x)),
         drawing=_bytes(plots.grey(tree.canvas)),
-        nodes=tuple(_nodes(tree, plots.PALETTES[state.colours])),
+        nodes=tuple(_nodes(tree, plots.PALETTES[state.colours], corrects)),
         error=None if x is None else (tree.canvas - x).square().sum().item(),
         blank=None if x is None else x.square().sum().item(),
         action=dict(zip(edits.ACTION, action, strict=False)),
         code=_coordinates(state, selected),
+        predicted=state.predicted if corrects else None,
+        drawn_from=edits.drawn_from(trees.model(state.model), tree, state.selected),
     )
 
 
@@ -99,10 +108,14 @@ def strip(state: State, a: int, b: int) -> list[tuple[GivenProgram, np.ndarray]]
 
 
 def at_point(state: State, number: int) -> State:
-    """The state opened at a point of the model's map, with the program that it stands for."""
+    """The state opened at a point of the model's map, with the program that it stands for.
+
+    Those on the map are as their images corrected them.
+    """
     found = trees.guide(state.model)
     index, path = found.program(number)
-    return replace(opened(state, TestImage(index), path), dataset=found.dataset)
+    there = opened(state, TestImage(index), path)
+    return replace(there, dataset=found.dataset, predicted=False)
 
 
 def point(state: State, number: int) -> ProgramTree:
@@ -116,7 +129,8 @@ def picture(tree: ProgramTree, colours: tuple[str, ...]) -> np.ndarray:
     return _bytes(plots.coloured(tree.parts, colours) if tree.children else plots.grey(tree.canvas))
 
 
-def _nodes(tree: ProgramTree, colours: tuple[str, ...]) -> Iterator[Node]:
+def _nodes(tree: ProgramTree, colours: tuple[str, ...], told: bool) -> Iterator[Node]:
+    """The programs, with what an image `told` about them if any did."""
     to_root = {(): torch.eye(3)}  # from a program's frame to the root's, by its path
     for path, node in edits.walk(tree):
         window = outline = None
@@ -126,7 +140,8 @@ def _nodes(tree: ProgramTree, colours: tuple[str, ...]) -> Iterator[Node]:
             maps = to_parent, to_root[path]
             window, outline = (plots.corners(matrix[:2]).tolist() for matrix in maps)
         hidden = isinstance(node, edits.Hidden)
-        yield Node(path, node.level, picture(node, colours), window, outline, hidden)
+        nats = node.kl.item() if told and node.kl is not None else None
+        yield Node(path, node.level, picture(node, colours), window, outline, hidden, nats)
 
 
 def _coordinates(state: State, selected: ProgramTree) -> tuple[float, ...]:

@@ -66,7 +66,7 @@ class Page {
     if (answer.view && this.choices) {
       this.view = answer.view;
       this.bytes = data;
-      if (mine && !answer.error) this.say(told(this.view, answer.did));
+      if (mine && !answer.error) this.say(onShow(this.view, answer.did));
       this.show(mine);
     }
     if (mine) {
@@ -136,6 +136,10 @@ class Page {
     } else this.ask({ do: "select", path });
   }
 
+  predict(predicted) {
+    this.ask({ do: "predict", predicted });
+  }
+
   act(what) {
     const path = this.view.selected;
     if (what === "hide") this.edit("hide", path, { hidden: !this.selected.hidden });
@@ -150,15 +154,16 @@ class Page {
 }
 
 /** What is on show, in words, after an event. */
-function told(view, did) {
+function onShow(view, did) {
   const { kind, index, seed } = view.source;
   const of = {
     TestImage: `${view.dataset} test image ${index}`, Picture: "drawing or upload",
     Sample: `a sample from the prior, seed ${seed}`, GivenProgram: "a program between two others",
   }[kind];
+  const how = view.predicted ? ", predicted by the parent" : "";
   const edits = view.edits ? `, ${view.edits} ${view.edits > 1 ? "edits" : "edit"}` : "";
   const verb = { undo: "Undone: ", redo: "Done again: ", reset: "Reset: " }[did] ?? "On show: ";
-  return `${verb}${of}${edits}. Selected: ${title(view.selected)}.`;
+  return `${verb}${of}${how}${edits}. Selected: ${title(view.selected)}.`;
 }
 
 function render({ model, el }) {

@@ -1,6 +1,6 @@
 // The canvas with its parts in colour, which the pointer selects and moves.
 
-import { chosenPolygons, inside, make, overlay, polygon, same, where } from "./dom.js";
+import { button, chosenPolygons, inside, make, overlay, polygon, same, where } from "./dom.js";
 
 const WHOLE = [[0, 0], [1, 0], [1, 1], [0, 1]];
 
@@ -15,9 +15,15 @@ export class Canvas {
     this.drawn = make("canvas", { class: "small" });
     this.input = make("figure", {}, this.original, make("figcaption", {}, "input"));
     this.error = make("div");
+    this.switches = [[true, "predicted by the parent"], [false, "corrected by the image"]].map(
+      ([predicted, label]) => [predicted, button(label, () => page.predict(predicted), { title:
+        predicted ? "What the root alone says: every other program as its parent predicts it"
+          : "What the image makes of that, at every program" })]);
+    this.switch = make("div", { class: "row switch", role: "group",
+      "aria-label": "Programs below the root" }, ...this.switches.map(([, element]) => element));
     this.element = make("section", { "aria-label": "Canvas" },
       make("h3", {}, "The canvas, part by part"),
-      this.stage,
+      this.stage, this.switch,
       make("div", { class: "row", style: "margin-top:.5rem; align-items:flex-start; flex-wrap:nowrap; gap:.7rem" },
         this.input, make("figure", {}, this.drawn, make("figcaption", {}, "drawn")), this.error),
       make("p", { class: "soft" }, "Click a part to select it, drag it to move it."));
@@ -29,6 +35,9 @@ export class Canvas {
 
   show(view) {
     const { page } = this, parts = view.nodes.filter((n) => n.path.length === 1);
+    this.switch.hidden = view.predicted == null;
+    for (const [predicted, element] of this.switches)
+      element.setAttribute("aria-pressed", predicted === view.predicted);
     page.put(this.big, view.nodes[0].picture);
     page.put(this.drawn, view.drawing);
     this.input.hidden = !view.image;

@@ -50,6 +50,11 @@ export function title(path) {
   return path.map((t, i) => `${"sub-".repeat(i)}part ${t + 1}`).join(", ");
 }
 
+/** How much an image told about a node of a view, in words; nothing if it told nothing. */
+export function told({ nats }) {
+  return nats == null ? "" : `The image told ${nats.toFixed(1)} nats about it.`;
+}
+
 export function polygon(corners, colour, kind) {
   const shape = document.createElementNS(SVG, "polygon");
   shape.setAttribute("points", corners.map((c) => c.join(",")).join(" "));

@@ -1,6 +1,6 @@
 // The selected program: what can be done to it, and sliders for its action and its code.
 
-import { button, make, title } from "./dom.js";
+import { button, make, title, told } from "./dom.js";
 
 const NAMES = {
   scale_x: "width", scale_y: "height", rotation: "rotation", shear: "shear",
@@ -10,27 +10,38 @@ const HEADS = {
   move: "Its action: where it lies in its parent",
   steer: "Its code z: what it draws, along the leading directions",
 };
+// What "resample" does, by what it draws the program from; all at the temperature under Dream.
+const RESAMPLES = {
+  root: "Draws the whole tree anew, from the prior",
+  parent: "Draws this program, where it lies and all below it anew, from what its parent predicts",
+  dream: "It has no prior of its own: it stays where it lies and becomes what lies there in a tree "
+    + "drawn from the prior",
+};
 
 export class Editor {
   constructor(page) {
     this.page = page;
     this.structure = "";
     this.name = make("h3");
+    this.nats = make("p", { class: "soft" });
     this.buttons = make("div", { class: "row" });
     this.sliders = make("div", { class: "sliders" });
     this.element = make("section", { class: "editor", "aria-label": "Selected program" },
-      this.name, this.buttons, this.sliders);
+      this.name, this.nats, this.buttons, this.sliders);
   }
 
   show(view) {
     const { page } = this, below = view.selected.length > 0;
     this.name.textContent = `Selected: ${title(view.selected)}`;
+    this.nats.textContent = told(page.selected);
+    this.nats.hidden = page.selected.nats == null;
     const offered = [
       ["hide", page.selected.hidden ? "Show" : "Hide", below], ["duplicate", "Duplicate", below],
       ["swap", "Swap with…", below], ["copy", "Copy part", true],
       ["paste", "Paste here", view.copied], ["resample", "Resample below this node", true]];
     this.buttons.replaceChildren(...offered.map(([what, label, possible]) =>
-      button(label, () => page.act(what), { "data-act": what, disabled: !possible })));
+      button(label, () => page.act(what), { "data-act": what, disabled: !possible,
+        title: what === "resample" ? RESAMPLES[view.drawn_from] : null })));
     const rows = [...Object.keys(view.action).map((n) => ["move", n]),
       ...view.code.map((_, i) => ["steer", i])];
     const structure = JSON.stringify([view.model, rows]);

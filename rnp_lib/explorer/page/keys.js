@@ -3,7 +3,8 @@
 import { make } from "./dom.js";
 
 const HELP = [["arrows", "walk the tree"], ["H", "hide"], ["D", "duplicate"], ["R", "resample"],
-  ["S", "swap"], ["Ctrl-C", "copy"], ["Ctrl-V", "paste"], ["Ctrl-Z", "undo"], ["Ctrl-Y", "redo"]];
+  ["S", "swap"], ["Ctrl-C", "copy"], ["Ctrl-V", "paste"], ["Ctrl-Z", "undo"], ["Ctrl-Y", "redo"],
+  ["P", "predicted or corrected"]];
 const ACTS = { h: "hide", d: "duplicate", r: "resample", s: "swap" };
 
 export function help() {
@@ -39,6 +40,10 @@ function alone(page, event) {
   const does = ACTS[event.key.toLowerCase()];
   if (does && (view.selected.length || does === "resample")) {
     page.act(does);
+    return true;
+  }
+  if (event.key.toLowerCase() === "p" && view.predicted != null) {
+    page.predict(!view.predicted);
     return true;
   }
   return tree.tree.contains(event.target) && tree.walk(event.key);

@@ -1,6 +1,6 @@
 // The tree: every program in its own frame, the windows of its children outlined.
 
-import { childrenOf, chosenPolygons, key, make, overlay, polygon, same, title } from "./dom.js";
+import { childrenOf, chosenPolygons, key, make, overlay, polygon, same, title, told } from "./dom.js";
 
 export class Tree {
   constructor(page) {
@@ -22,6 +22,8 @@ export class Tree {
       this.structure = structure;
       this.build(view);
     }
+    // A line of nats below the programs of a level that has any: it stays where one loses its own.
+    const levels = new Set(view.nodes.filter((n) => n.nats != null).map((n) => n.level));
     for (const node of view.nodes) {
       const item = tree.querySelector(`[data-path="${key(node.path)}"]`);
       const chosen = same(node.path, view.selected);
@@ -29,6 +31,11 @@ export class Tree {
       item.classList.toggle("chosen", chosen);
       item.classList.toggle("hidden", node.hidden);
       item.setAttribute("aria-selected", chosen);
+      item.title = [title(node.path), told(node)].filter(Boolean).join(". ");
+      item.setAttribute("aria-label", [called(node), told(node)].filter(Boolean).join(". "));
+      const nats = item.nextSibling;
+      nats.hidden = !levels.has(node.level);
+      nats.textContent = node.nats == null ? "" : `${node.nats.toFixed(1)} nats`;
       item.tabIndex = chosen ? 0 : -1;
       item.style.setProperty("--turn", node.path.length ? page.colour(node.path) : "var(--soft)");
       const shapes = childrenOf(view, node.path).filter((n) => !n.hidden)
@@ -48,12 +55,12 @@ export class Tree {
     const build = (node) => {
       const item = make("button", { type: "button", class: "item picture", role: "treeitem",
         "data-path": key(node.path), "aria-level": node.path.length + 1,
-        "aria-label": `${title(node.path)}, z${"⁰¹²³⁴"[node.level] ?? ""}`,
-        title: title(node.path), onclick: () => this.page.choose(node.path) },
+        onclick: () => this.page.choose(node.path) },
         make("canvas"), overlay());
       item.style.setProperty("--side", sides[node.level] ?? "7rem");
       const below = childrenOf(view, node.path).map(build);
-      return make("div", { class: "node" }, item,
+      const nats = make("span", { class: "nats", "aria-hidden": "true" });
+      return make("div", { class: "node" }, item, nats,
         below.length ? make("div", { class: "kids", role: "group" }, ...below) : null);
     };
     this.tree.replaceChildren(build(view.nodes[0]));
@@ -68,4 +75,8 @@ export class Tree {
     if (goal && nodes.some((n) => same(n.path, goal))) this.page.choose(goal);
     return Boolean(goal);
   }
+}
+
+function called({ path, level }) {
+  return `${title(path)}, z${"⁰¹²³⁴"[level] ?? ""}`;
 }

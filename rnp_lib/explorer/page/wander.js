@@ -10,6 +10,7 @@ export class Wander {
     this.text = make("p", { class: "soft" });
     this.picture = make("canvas", { class: "peek", hidden: true });
     this.caption = make("figcaption", {}, "");
+    this.dreams = make("p", { class: "soft" });
     this.strip = make("div", { class: "strip", role: "group", "aria-label": "Between two programs" });
     const sample = () => this.sample();
     this.seed = make("input", { type: "number", min: 0, value: 0, onchange: sample });
@@ -24,8 +25,7 @@ export class Wander {
           make("div", { class: "row" }, make("label", {}, "Seed", this.seed),
             make("label", {}, "Temperature", this.heat), button("Sample", sample),
             button("Another", () => { this.seed.value = Number(this.seed.value) + 1; sample(); })),
-          make("p", { class: "soft" },
-            "A root program drawn from the prior, N(0, I) times the temperature."))));
+          this.dreams)));
   }
 
   get temperature() {
@@ -38,6 +38,9 @@ export class Wander {
 
   /** Ask for the map where another model is on show; `mine`: the one who asked for the model. */
   show(view, mine) {
+    const drawn = view.posterior === "tree" ? "A tree" : "A root program";
+    this.dreams.textContent = `${drawn} drawn from the prior, whose standard deviations are times `
+      + "the temperature.";
     if (this.map.chart?.model !== view.model) {
       this.map.chart = { model: view.model };
       if (mine) this.page.ask({ do: "map" });
