@@ -5,6 +5,7 @@ Screenshots are kept in runs/screenshots/.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,10 +13,15 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
+import tiny
+import torch
 from playwright import sync_api as playwright
 
+from rnp_lib import checkpoints
 from rnp_lib.files import ROOT
+from rnp_lib.model.rnp import RNP
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -34,9 +40,16 @@ SERVERS = {
 
 @pytest.fixture(scope="module", params=list(SERVERS))
 def server(request, tmp_path_factory):
-    """(kind, address, log file) of a server on a copy of the notebook; ended whatever happens."""
+    """(kind, address, log file) of a server on a copy of the notebook."""
     tmp_path = tmp_path_factory.mktemp(request.param)
     shutil.copy(ROOT / "notebooks" / "06_explore.ipynb", tmp_path)
+    with serving(request.param, tmp_path) as (address, log):
+        yield request.param, address, log
+
+
+@contextlib.contextmanager
+def serving(kind, tmp_path):
+    """(address, log file) of a server on the notebook in a folder; ended whatever happens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -46,8 +59,8 @@ def server(request, tmp_path_factory):
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | home | lab | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     log = tmp_path / "server.log"
-    command = [sys.executable, *SERVERS[request.param], f"--port={port}"]
-    if request.param == "voila":
+    command = [sys.executable, *SERVERS[kind], f"--port={port}"]
+    if kind == "voila":
         command += ["--TagRemovePreprocessor.enabled=True"]
         command += ["--TagRemovePreprocessor.remove_cell_tags=notebook-only"]
     with log.open("w") as output:
@@ -61,7 +74,7 @@ def server(request, tmp_path_factory):
         )
     try:
         _wait_for(port, process, log)
-        yield request.param, f"http://127.0.0.1:{port}", log
+        yield f"http://127.0.0.1:{port}", log
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -83,21 +96,33 @@ def _wait_for(port, process, log):
 
 
 @pytest.fixture(scope="module")
-def page(server):
-    """The explorer's page, open and ready, and what went wrong in it so far."""
-    kind, address, _ = server
-    errors = []
+def browser():
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 1600})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        # Nothing outside this machine is needed; what is asked for there is not fetched.
-        page.route(
-            "**/*",
-            lambda route: (
-                route.continue_() if "//127.0.0.1" in route.request.url else route.abort()
-            ),
-        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(server, browser):
+    """The explorer's page, open and ready, and what went wrong in it so far."""
+    kind, address, _ = server
+    with opened(browser, kind, address) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def opened(browser, kind, address):
+    """(page, errors so far) of the explorer at the address of a server."""
+    errors = []
+    page = browser.new_page(viewport={"width": 1400, "height": 1600})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    # Nothing outside this machine is needed; what is asked for there is not fetched.
+    page.route(
+        "**/*",
+        lambda route: route.continue_() if "//127.0.0.1" in route.request.url else route.abort(),
+    )
+    try:
         if kind == "lab":
             page.goto(f"{address}/lab/tree/06_explore.ipynb?reset", timeout=PATIENCE)
             page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=PATIENCE)
@@ -105,10 +130,9 @@ def page(server):
         else:
             page.goto(address, timeout=PATIENCE)
         page.wait_for_selector(".rnp [role=treeitem]", timeout=PATIENCE)
-        try:
-            yield page, errors
-        finally:
-            browser.close()
+        yield page, errors
+    finally:
+        page.close()
 
 
 def _run_until_explorer(page):
@@ -216,4 +240,66 @@ def test_it_is_readable_at_twice_the_size(server, page):
     page.locator(".rnp").screenshot(path=SHOTS / f"{kind}-200.png")
     overflow = page.locator(".rnp").evaluate("e => e.scrollWidth - e.clientWidth")
     assert overflow <= 1  # the tree alone scrolls sideways
+    assert not errors
+
+
+@pytest.fixture(scope="module")
+def chancy(tmp_path_factory, browser):
+    """A page, as `page`, whose model has the posterior "tree"."""
+    folder = tmp_path_factory.mktemp("chancy")
+    torch.manual_seed(1)
+    model = RNP(tiny.config(dataset="strokes", posterior="tree"))
+    for layers in (model.reader.where_layers, model.reader.what_layers):
+        layers[-1].weight.data *= 20  # as after training, messages are far from predictions
+    checkpoint = folder / "chancy.safetensors"
+    checkpoints.save(checkpoint, model, {})
+    lines = [
+        "from rnp_lib.explorer.app import Explorer",
+        "from rnp_lib.explorer.states import State, TestImage",
+        f"Explorer(State({str(checkpoint)!r}, 'strokes', TestImage(3)))",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    nbformat.write(notebook, folder / "06_explore.ipynb")
+    with serving("voila", folder) as (address, _), opened(browser, "voila", address) as found:
+        yield found
+
+
+def test_predicted_or_corrected_and_the_nats_of_every_program(chancy):
+    page, errors = chancy
+    canvas, status = ".rnp .big canvas", page.locator(".rnp .status")
+    shows = page.locator(".rnp .tree .nats:not([hidden])")
+    corrected = shown(page, canvas)
+    assert shows.count() == 3  # the root's and the parts'
+    assert all(re.fullmatch(r"\d+\.\d nats", text) for text in shows.all_inner_texts())
+    settled(page, lambda: page.click('.rnp [data-path="1"]'))
+    told = page.locator(".rnp .editor p").first
+    assert told.inner_text() == f"The image told {shows.all_inner_texts()[2]} about it."
+    settled(page, lambda: page.click("text=predicted by the parent"))
+    predicted = shown(page, canvas)
+    assert predicted != corrected
+    assert shows.count() == 0
+    assert not told.is_visible()
+    assert "predicted by the parent" in status.inner_text()
+    for key, picture in (("p", corrected), ("p", predicted), ("Control+z", corrected)):
+        node = page.locator(".rnp [role=treeitem][aria-selected=true]")
+        settled(page, lambda node=node, key=key: node.press(key))
+        assert shown(page, canvas) == picture
+    pressed = page.locator('.rnp .switch [aria-pressed="true"]')
+    assert pressed.all_inner_texts() == ["corrected by the image"]
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".rnp").screenshot(path=SHOTS / "chancy.png")
+    overflow = page.locator(".rnp .switch").evaluate("e => e.scrollWidth - e.clientWidth")
+    assert overflow <= 1
+
+    hints = []
+    for path in ("", "1", "1.0"):
+        settled(page, lambda path=path: page.click(f'.rnp [data-path="{path}"]'))
+        hints.append(page.locator(".rnp [data-act=resample]").get_attribute("title"))
+    assert [hint.split()[0] for hint in hints] == ["Draws", "Draws", "It"]
+    settled(page, lambda: page.click('.rnp [data-path="1"]'))
+    settled(page, lambda: page.click(".rnp [data-act=resample]"))
+    assert shows.count() == 3  # the line of one is empty, so that nothing below it moves
+    assert shows.nth(2).inner_text() == ""
+    settled(page, lambda: page.click("text=Another"))
+    assert not page.locator(".rnp .switch").is_visible()
     assert not errors
