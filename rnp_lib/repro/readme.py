@@ -92,6 +92,11 @@ def _typed(run: dict[str, Any]) -> str:
 # Name -> key of its list in docs/recipe.json, and the cells of a row.
 TABLES = {
     "ablations": ("runs", "{what} | {validation_sse:.1f} | {typed}"),
+    "tree": (
+        "tree.runs",
+        "{what} | {validation_sse:.2f} | {sse_root:.1f} | {nats:.1f} | {kl_root:.0f} "
+        "| {samples_legible:.0%} | {turn_read:.0%} | {typed}",
+    ),
     "seeds": (
         "seeds",
         "{seed} | {validation_sse:.2f} | {test_sse:.2f} | {samples_legible:.1%} "

@@ -8,18 +8,23 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rnp_lib import checkpoints, data
-from rnp_lib.analysis import classifier, parsing, sampling, segmentation
+from rnp_lib.analysis import classifier, mobility, parsing, sampling, segmentation
 from rnp_lib.data import splits
 from rnp_lib.files import ROOT, read_json, sha256
+from rnp_lib.model import objective
+from rnp_lib.model.rnp import ImageModel
 
 PATH = ROOT / "docs" / "recipe.json"
 SAMPLES = 4_000  # of the prior, for the classifier to read
+MOVED, KNOWN = 250, 2_000  # images whose parts are exchanged, and those that they come from
 
 
 def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a command makes, of all sections of the record."""
-    sections = (record, record["strokes"], record["transfer"])
+    sections = (record, *(record[name] for name in ("tree", "strokes", "transfer")))
     found = [*record["seeds"], *(row for section in sections for row in section["runs"])]
     return [row for row in found if "command" in row]
 
@@ -57,15 +62,36 @@ def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
         found["test_sse"] = read_json(path.with_name("scores.json"))["numbers"]["sse"]
     if "samples_legible" in row:
         model = checkpoints.load(path)
-        images, labels = data.load(model.config.dataset, "train", model.config.image_size)
-        held = splits.validation(model.config.dataset, images, labels).validation
         reader = classifier.load_classifier(model.config.dataset)
         read = sampling.legibility(reader, model.sample(SAMPLES, seed=0).canvas)
-        parts = parsing.evaluate_parts(model, images[held])
         found |= {"samples_legible": read["legible"], "smallest_class": min(read["classes"])}
-        found |= {"smallest_part": parts["ink_part_min"], "pieces": parts["pieces"]}
-        found["smallest_sub_part"] = parts["ink_sub_part_min"]
+        images, labels = data.load(model.config.dataset, "train", model.config.image_size)
+        split = splits.validation(model.config.dataset, images, labels)
+        measure = _of_the_tree if "nats" in row else _of_the_parts
+        found |= measure(model, images[split.train], images[split.validation])
     if "ari_parts" in row:
         scores = segmentation.evaluate_segmentation(checkpoints.load(path), n=500, seed=2)
         found |= {key: scores[key] for key in ("ari_parts", "ari_sub_parts")}
+    return found
+
+
+def _of_the_parts(model: ImageModel, _: Tensor, held: Tensor) -> dict[str, float]:
+    parts = parsing.evaluate_parts(model, held)
+    found = {"smallest_part": parts["ink_part_min"], "pieces": parts["pieces"]}
+    return found | {"smallest_sub_part": parts["ink_sub_part_min"]}
+
+
+def _of_the_tree(model: ImageModel, train: Tensor, held: Tensor) -> dict[str, float]:
+    """What images and samples cost and who says it, and whether parts are shared and mobile; nats
+    are those of the negative ELBO, without its constant."""
+    scores = parsing.evaluate(model, held)
+    constant = objective.constant(held[0].numel(), model.config.sigma2)
+    found = {"nats": -scores["elbo"] - constant}
+    found |= {"kl_root": scores.get("kl_root", scores["kl"])}
+    found |= {"sse_root": scores.get("sse_root", scores["sse"])}
+    if model.config.model == "rnp":
+        moved = mobility.evaluate_mobility(model, held[:MOVED], train[:KNOWN])
+        found |= {name: moved[name] for name in ("turn_read", "centre_sd_min")}
+        found["other_turn"] = moved["sse_other_turn"] / moved["sse_same_turn"]
+        found["fixed_windows"] = moved["sse_fixed_windows"] / moved["sse"]
     return found
