@@ -12,6 +12,7 @@ from rnp_lib.config import Config
 
 # A model small enough to be computed this way, none of whose numbers is a default.
 SMALL = Config(
+    posterior="root",
     image_size=12,
     patch_size=8,
     extent=(0.3, 0.6),
@@ -150,10 +151,13 @@ class Networks:
         new = self.layer(f"{kind}_h", state) + self.layer(f"{kind}_e", e)
         return ACTIVATIONS[self.config.state_activation](new)
 
-    def action(self, policy):
+    def place(self, policy):
         for name in ("action_1", "action_2", "action_3"):
             policy = self.layer(name, policy, hidden=True)
-        return ACTIVATIONS[self.config.action_activation](self.layer("action_4", policy))
+        return self.layer("action_4", policy)
+
+    def squash(self, u):
+        return ACTIVATIONS[self.config.action_activation](u)
 
     def patch(self, state):
         for name in ("patch_1", "patch_2", "patch_3"):
@@ -192,7 +196,7 @@ def unroll(model, z, level=None, until=0):
         if c.step_vector:
             e = e + numbers(model.step)[t]
         state, policy = networks.recur("state", state, e), networks.recur("policy", policy, e)
-        a = networks.action(policy)
+        a = networks.squash(networks.place(policy))
         patch = networks.patch(state)
         cut_here = level - 1 == until
         child = Node(z=state) if cut_here else unroll(model, state, level - 1, until)

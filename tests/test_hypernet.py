@@ -204,7 +204,8 @@ def test_networks_against_one_program_at_a_time(kind, feedback, style):
         encode=program.encode(None if feedback == "none" else patch, action),
         state=program.next_state(state, e),
         policy=program.next_policy(state, e),
-        action=program.action(state),
+        place=program.place(state),
+        squash=program.squash(3 * action),
         patch=program.patch(state),
     )
     for b in range(3):
@@ -215,7 +216,8 @@ def test_networks_against_one_program_at_a_time(kind, feedback, style):
                 encode=expected.encode(x, a),
                 state=expected.recur("state", s, e[b, t].numpy()),
                 policy=expected.recur("policy", s, e[b, t].numpy()),
-                action=expected.action(s),
+                place=expected.place(s),
+                squash=expected.squash(3 * a),
                 patch=expected.patch(s),
             )
             for name, value in values.items():
@@ -230,8 +232,9 @@ def test_networks_against_one_program_at_a_time(kind, feedback, style):
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 def test_ranges_and_shapes(feedback):
     program = make(feedback=feedback)(3 * random(20, 5))
-    action, patch = program.action(random(20, 2, 5)), program.patch(random(20, 2, 5))
-    assert action.shape == (20, 2, 6)
+    u, patch = program.place(random(20, 2, 5)), program.patch(random(20, 2, 5))
+    action = program.squash(3 * u)
+    assert u.shape == action.shape == (20, 2, 6)
     assert patch.shape == (20, 2, 64)
     assert program.state_0.shape == program.policy_0.shape == (20, 1, 5)
     assert program.action_0.shape == (20, 1, 6)
@@ -271,7 +274,7 @@ def test_gradients_reach_every_parameter(kind, feedback):
     e = program.encode(program.patch_0, program.action_0)
     state = program.next_state(program.state_0, e)
     policy = program.next_policy(program.policy_0, e)
-    results = program.patch(state), program.action(policy)
+    results = program.patch(state), program.place(policy)
     sum((random(*r.shape) * r).sum() for r in results).backward()
     idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []

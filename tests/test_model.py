@@ -236,12 +236,12 @@ class Meddler(RNP):
 
     meddle = None
 
-    def unroll(self, z, level, until=0):
+    def unroll(self, z, level, until=0, guide=None):
         if level == self.config.depth - 1:
             self.calls += 1
             if self.calls == self.meddle:
                 z = z + 1.0
-        return super().unroll(z, level, until)
+        return super().unroll(z, level, until, guide)
 
     def run(self, z, meddle=None):
         self.calls, self.meddle = 0, meddle
@@ -348,7 +348,17 @@ def test_parse_is_the_tree_of_the_posterior_mean(dtype):
     torch.testing.assert_close(q.scale, log_std.exp())
     tree = model.parse(x)
     torch.testing.assert_close(tree.z, mean)
-    assert_same(tree, model.decode(mean))
+    torch.testing.assert_close(tree.posterior.z.mean, q.mean)
+    torch.testing.assert_close(tree.posterior.z.scale, q.scale)
+    prior = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    torch.testing.assert_close(tree.prior.z.mean, prior.mean)
+    torch.testing.assert_close(tree.prior.z.scale, prior.scale)
+    torch.testing.assert_close(tree.kl, torch.distributions.kl_divergence(q, prior).sum(1))
+    assert tree.posterior.u is tree.prior.u is None
+    # All others follow from it.
+    assert all(n.prior is n.posterior is n.kl is None for n in nodes(tree)[1:])
+    torch.testing.assert_close(tree.nats, tree.kl)
+    assert_same(dataclasses.replace(tree, prior=None, posterior=None, kl=None), model.decode(mean))
 
 
 def test_the_posterior_survives_extreme_outputs():
@@ -456,8 +466,8 @@ def test_map_leaves_the_tree_as_it_was():
     halved = tree.map(lambda tensor: tensor.detach() / 2)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors(tree), strict=True))
     assert all(torch.equal(a / 2, b) for a, b in zip(before, tensors(halved), strict=True))
-    # z, canvas, five fields of each node but the root's two, and the parts of three programs
-    assert len(before) == 2 + 8 * 5 + 3
+    # z, canvas, six fields of each node but the root's two, and the parts of three programs
+    assert len(before) == 2 + 8 * 6 + 3
 
 
 def test_programs_of_a_level_are_in_drawing_order():

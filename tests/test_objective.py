@@ -13,7 +13,6 @@ from rnp_lib.model.objective import (
     Terms,
     canvas_part_term,
     constant,
-   
     reconstruction_error,
     squared_error,
     terms,
@@ -39,39 +38,6 @@ def slow_trees(model, x, noise, until=0):
     mean, log_std = model.encoder(x).chunk(2, -1)
     z = (mean + log_std.exp() * noise).detach().numpy()
     return [slow.unroll(model, program, until=until) for program in z]
-
-
-# KL
-
-
-def random_posterior(n=4, z=6):
-    return Normal(
-        torch.randn(n, z, dtype=torch.float64), torch.rand(n, z, dtype=torch.float64) + 0.2
-    )
-
-
-def test_kl_is_that_of_torch_distributions():
-    q = random_posterior()
-    prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
-    torch.testing.assert_close(kl_to_prior(q), kl_divergence(q, prior).sum(-1))
-    assert kl_to_prior(q).shape == (4,)
-    torch.testing.assert_close(kl_to_prior(prior), torch.zeros(4, dtype=torch.float64))
-
-
-def test_kl_is_that_of_monte_carlo():
-    q = random_posterior(2, 3)
-    prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
-    z = q.sample((200_000,))
-    ratio = (q.log_prob(z) - prior.log_prob(z)).sum(-1)
-    error = ratio.std(0) / math.sqrt(len(ratio))
-    assert ((ratio.mean(0) - kl_to_prior(q)).abs() < 5 * error).all()
-    assert (error < 0.02).all()
-
-
-def test_gradient_of_the_kl():
-    mean = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    scale = (torch.rand(2, 3, dtype=torch.float64) + 0.2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda m, s: kl_to_prior(Normal(m, s)), (mean, scale))
 
 
 # The ELBO

@@ -367,8 +367,8 @@ def test_jitter_is_an_affine_map_of_each_image_for_itself():
 
 def test_batches_are_jittered_alike_by_one_process_and_by_two(config, images, tmp_path):
     plain, shaken = (Trainer(config(jitter=j), *halves(images), tmp_path, CPU) for j in (0.0, 0.1))
-    (x, noise), (y, noise_of_shaken) = plain.batches(3), shaken.batches(3)
-    assert torch.equal(noise, noise_of_shaken)
+    (x, *rest), (y, *rest_of_shaken) = plain.batches(3), shaken.batches(3)
+    assert all(map(torch.equal, rest, rest_of_shaken))
     assert not torch.equal(x, y)
     assert torch.equal(y, jitter(x, 0.1, shaken.batches.generator(JITTER, 3)))
     second = Trainer(config(jitter=0.1), *halves(images), tmp_path, CPU)
@@ -628,8 +628,8 @@ def poison(monkeypatch, step):
     """Make the KL of one image of a step (counted from 1) not a number."""
     true, count = trainer_module.terms, itertools.count(1)
 
-    def poisoned(model, x, noise, until):
-        terms = true(model, x, noise, until)
+    def poisoned(*arguments):
+        terms = true(*arguments)
         if next(count) != step:
             return terms
         return Terms(terms.sse, terms.kl * torch.tensor([math.nan] + [1.0] * 7), terms.part)
@@ -753,18 +753,33 @@ def test_ctrl_c_ends_all_processes_of_the_command(config, tmp_path):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_share_a_batch(trainer, world):
-    alone = trainer()
+    alone = trainer(posterior="tree", drop=0.5)
     for step in (0, 5, 12, 13):  # the second epoch starts at 12
-        x, noise = alone.batches(step)
+        x, noise, seen = batch = alone.batches(step)
         assert x.shape == (8, 1, 16, 16)
+        assert noise.shape == (8, 8 + 2 * (8 + 6 + 1))  # of the root and its two children
+        assert seen.shape == (8,)
         shares = []
         for rank in range(world):
-            one = trainer()
+            one = trainer(posterior="tree", drop=0.5)
             one.batches.rank, one.batches.world = rank, world
             shares.append(one.batches(step))
-        assert all(len(share) == 8 // world for share, _ in shares)
-        assert torch.equal(torch.cat([share for share, _ in shares]), x)
-        assert torch.equal(torch.cat([share for _, share in shares]), noise)
+        for whole, parts in zip(batch, zip(*shares, strict=True), strict=True):
+            assert all(len(part) == 8 // world for part in parts)
+            assert torch.equal(torch.cat(parts), whole)
+
+
+def test_some_images_are_not_seen_below_the_root(trainer):
+    assert all(trainer().batches(step)[2].all() for step in range(20))
+    plain, dropped = trainer(posterior="tree"), trainer(posterior="tree", drop=0.3)
+    seen = torch.cat([dropped.batches(step)[2] for step in range(500)])
+    assert set(seen.tolist()) == {0.0, 1.0}
+    assert abs(seen.mean() - 0.7) < 0.04
+    for step in (0, 3):  # the same images and noise otherwise
+        assert all(map(torch.equal, plain.batches(step)[:2], dropped.batches(step)[:2]))
+    # A share as large shows less of it: who is dropped at 0.3 is dropped at 0.6.
+    more = torch.cat([trainer(posterior="tree", drop=0.6).batches(s)[2] for s in range(20)])
+    assert (more <= seen[: len(more)]).all()
 
 
 # ---- the parts -----------------------------------------------------------------------------------
@@ -807,12 +822,12 @@ def test_seeds_are_the_same_on_every_machine(trainer):
     t = trainer(seed=7)
     seeds = {
         (stream, index): t.batches.generator(stream, index).initial_seed()
-        for stream in range(3)
+        for stream in range(4)
         for index in range(100)
     }
     assert seeds[0, 0] == 16920295385781661272
     assert seeds[2, 99] == 10768258079645176047
-    assert len(set(seeds.values())) == 300
+    assert len(set(seeds.values())) == 400
 
 
 def test_learning_rates(trainer):
@@ -848,9 +863,9 @@ def test_stages_grow_deeper_and_the_kl_warms_up(trainer):
     assert [t.depth(step) for step in range(5)] == [1, 1, 3, 3, 3]
     objective, seen = t.objective, []
 
-    def spy(x, noise, until, kl_weight):
+    def spy(x, noise, shown, until, kl_weight):
         seen.append((until, kl_weight.item()))
-        return objective(x, noise, until, kl_weight)
+        return objective(x, noise, shown, until, kl_weight)
 
     t.update.objective = spy
     for _ in range(5):
@@ -966,10 +981,12 @@ def test_gradients_are_clipped_and_their_norm_is_logged_before(trainer, monkeypa
     assert norms(1e9) == pytest.approx((logged, logged), rel=1e-4)
 
 
-def test_a_step_reports_the_objective_it_took(trainer):
-    t = trainer(precision="float32")
-    x, noise = t.batches(0)
-    terms = trainer_module.terms(t.model, x, noise, 1)
+@pytest.mark.parametrize("settings", [{}, {"posterior": "tree", "drop": 0.5}], ids=["root", "tree"])
+def test_a_step_reports_the_objective_it_took(trainer, settings):
+    t = trainer(precision="float32", **settings)
+    x, noise, seen = t.batches(0)
+    assert seen.all() == (not settings)
+    terms = trainer_module.terms(t.model, x, noise, 1, seen)
     loss, sse, kl, part, _ = t.train_step().tolist()
     assert sse == pytest.approx(terms.sse.mean().item(), rel=1e-5)
     assert kl == pytest.approx(terms.kl.mean().item(), rel=1e-5)

@@ -236,24 +236,25 @@ def test_descent_on_codes_explains_better_and_leaves_the_model_alone(model, imag
     before = copy.deepcopy(model.state_dict())
     x = images[:10]
 
-    def objective(z):
-        sse = squared_error(model.decode(z).canvas, x)
-        return sse / (2 * transfer.RECIPE["sigma2"]) + z.square().sum(1) / 2, sse
+    def objective(tree):
+        sse = squared_error(tree.canvas, x)
+        return sse / (2 * transfer.RECIPE["sigma2"]) + tree.z.square().sum(1) / 2, sse
 
     with torch.no_grad():
-        start, start_sse = objective(model.encode(x).mean)
-        z = transfer.adjust_codes(model, x, steps=40)
-        end, end_sse = objective(z)
+        start, start_sse = objective(model.parse(x))
+        tree = transfer.adjust_codes(model, x, steps=40)
+        end, end_sse = objective(tree)
+        torch.testing.assert_close(tree.canvas, model.decode(tree.z).canvas)
     assert (end < start).sum() >= 9  # Adam may step over a narrow valley
     assert end_sse.mean() < 0.95 * start_sse.mean()
     assert same(model.state_dict(), before)
     assert all(p.grad is None for p in model.parameters())
     # In double, as rounding errors grow about twofold with every step in so narrow a valley.
     exact, x64 = copy.deepcopy(model).double(), x.double()
-    every = transfer.adjust_codes(exact, x64, steps=20)
-    alone = transfer.adjust_codes(exact, x64[3:4], steps=20)
+    every = transfer.adjust_codes(exact, x64, steps=20).z
+    alone = transfer.adjust_codes(exact, x64[3:4], steps=20).z
     torch.testing.assert_close(alone, every[3:4], rtol=1e-5, atol=1e-5)
-    assert torch.equal(transfer.adjust_codes(model, x, steps=0), model.encode(x).mean)
+    assert torch.equal(transfer.adjust_codes(model, x, steps=0).z, model.encode(x).mean)
 
 
 def test_the_error_of_codes_does_not_depend_on_the_chunks(model, images):

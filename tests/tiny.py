@@ -9,6 +9,7 @@ from rnp_lib.config import Config
 from rnp_lib.presets import PRESETS
 
 SETTINGS = {
+    "posterior": "root",
     "image_size": 16,
     "patch_size": 8,
     "tau": (2, 2),

@@ -51,5 +51,5 @@ class Grammar(nn.Module):
             mean = torch.cat([mean, state.unsqueeze(1)], 1)
             log_std = torch.cat([log_std, log_std_z.unsqueeze(1)], 1)
         parts = normal(mean, log_std)
-        log_weights = self.choice(state).float().log_softmax(-1)
+        log_weights = self.choice(state).to(parts.mean.dtype).log_softmax(-1)
         return Chance(Mixture(log_weights, parts.mean, parts.scale), prior_u)
