@@ -1,10 +1,11 @@
-"""Section 2 of the paper again, slowly: numpy, float64, one program and one step at a time.
+"""The model again, slowly: numpy, float64, one program and one step at a time.
 
 It shares nothing with rnp_lib but settings and parameters, which it reads by name.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,8 @@ SMALL = Config(
     sigma2=0.07,
     images=(100,),
 )
+# The same with every program below the root a random variable.
+TREE = replace(SMALL, posterior="tree", feedback="none", symbols=3, reader_units=8)
 
 ACTIVATIONS = {
     "tanh": np.tanh,
@@ -165,6 +168,147 @@ class Networks:
         return self._patch_activation(self.layer("patch_4", state))
 
 
+# Chances
+
+
+class Gaussian(NamedTuple):
+    mean: np.ndarray
+    std: np.ndarray
+
+    def draw(self, noise):
+        return self.mean if noise is None else self.mean + self.std * noise
+
+    def log_density(self, value):
+        return sum(
+            -(((v - m) / s) ** 2) / 2 - math.log(s) - math.log(2 * math.pi) / 2
+            for v, m, s in zip(value, *self, strict=True)
+        )
+
+    def kl(self, prior):
+        return sum(
+            math.log(p / s) + (s**2 + (m - n) ** 2) / (2 * p**2) - 0.5
+            for m, s, n, p in zip(*self, *prior, strict=True)
+        )
+
+    def times(self, other):
+        """The product of both densities, normalised."""
+        pairs = zip(*self, *other, strict=True)
+        found = [((m / s**2 + n / p**2) / (1 / s**2 + 1 / p**2), s, p) for m, s, n, p in pairs]
+        std = [(s**2 * p**2 / (s**2 + p**2)) ** 0.5 for _, s, p in found]
+        return Gaussian(np.array([mean for mean, _, _ in found]), np.array(std))
+
+
+class Mixed(list):
+    """Gaussians with their weights: [(weight, Gaussian), …]."""
+
+    def part(self, pick=None):
+        """The likeliest one, or where the weights' sum reaches Φ(pick)."""
+        if pick is None:
+            return max(self, key=lambda pair: pair[0])[1]
+        left = (1 + math.erf(pick / math.sqrt(2))) / 2
+        for weight, part in self:
+            left -= weight
+            if left <= 0:
+                return part
+        return self[-1][1]
+
+    def log_density(self, value):
+        return math.log(sum(w * math.exp(part.log_density(value)) for w, part in self))
+
+    def kl_of(self, q):
+        return -math.log(sum(w * math.exp(-q.kl(part)) for w, part in self))
+
+
+def grammar(model, parent, state, u):
+    """What a child of the program `parent` may be: z, a Mixed, and u, a Gaussian."""
+    rules, kind, n = model.grammar, model.config.prior_z, len(parent)
+    spread = np.exp(linear(rules.spread, state))
+    predicted, around_u = Gaussian(state, spread[:n]), Gaussian(u, spread[-6:])
+    if kind == "prediction":
+        return Mixed([(1.0, predicted)]), around_u
+    moved, stds = linear(rules.shift, parent), np.exp(numbers(rules.log_std))
+    parts = [Gaussian(s + moved, std) for s, std in zip(numbers(rules.symbols), stds, strict=True)]
+    parts += [predicted] if kind == "both" else []
+    weights = np.exp(linear(rules.choice, state))
+    return Mixed(zip(weights / weights.sum(), parts, strict=True)), around_u
+
+
+def message(layers, *seen):
+    """What two hidden layers of a reader say, as two rows of numbers."""
+    v = np.concatenate([np.ravel(part) for part in seen])
+    for i in (0, 3):
+        v = layer_norm(linear(layers[i], v))
+        v = elu(v * numbers(layers[i + 1].weight) + numbers(layers[i + 1].bias))
+    return np.split(linear(layers[6], v), 2)
+
+
+class Chooser:
+    """Says what the children of one program are: what is likeliest, a draw, or what an image shows.
+
+    noise: by the path of a program, for its z, its u and the part of a mixture (|z| + 6 + 1,).
+    image: in the program's own frame, or None.
+    """
+
+    def __init__(self, model, noise=None, image=None, path=()):
+        self.model, self.noise, self.image, self.path = model, noise, image, path
+        self.left = image
+
+    def choose(self, t, prior_z, prior_u, window):
+        n, below = self.model.config.z_dim, (*self.path, t)
+        noise_z = noise_u = pick = None
+        if self.noise is not None:
+            noise_z, noise_u, pick = np.split(self.noise[below], [n, n + 6])
+            pick = pick.item()
+        if self.image is None:
+            return prior_z.part(pick).draw(noise_z), prior_u.draw(noise_u), None, None
+        wide = window(prior_u.mean) @ np.diag([1.5, 1.5, 1])
+        look = [sample(picture, wide, 16) for picture in (self.image, self.left)]
+        layers = self.model.reader.where_layers
+        shift, log_std = message(layers, *look, prior_z.part().mean, prior_u.mean)
+        q_u = prior_u.times(Gaussian(prior_u.mean + shift, np.exp(log_std - 1)))
+        u = q_u.draw(noise_u)
+        look = [sample(picture, window(u), 16) for picture in (self.image, self.left)]
+        mean, log_std = message(self.model.reader.what_layers, *look)
+        q_z = Gaussian(mean, np.exp(log_std))
+        if self.model.config.prior_z == "prediction":
+            q_z = q_z.times(prior_z.part())
+        kl = prior_z.kl_of(q_z) + q_u.kl(prior_u)
+        return q_z.draw(noise_z), u, (q_z, q_u), kl
+
+    def child(self, t, patch, matrix):
+        """Who chooses the child's own children; what it draws itself is left to see no more."""
+        frame = None
+        if self.image is not None:
+            frame = sample(self.left, matrix, len(patch))
+            self.left = self.left - place(patch, matrix, len(self.image))
+        return Chooser(self.model, self.noise, frame, (*self.path, t))
+
+
+def split(config, noise):
+    """Noise (config.noise,) of a tree: the root's, and by path that of all programs below."""
+    root, noise = noise[: config.z_dim], noise[config.z_dim :]
+    found, row, each = {}, [()], config.z_dim + 7
+    for tau in config.tau[:-1]:
+        row = [(*path, t) for path in row for t in range(tau)]
+        for path in row:
+            found[path], noise = noise[:each], noise[each:]
+    assert not len(noise)
+    return root, found
+
+
+def infer(model, image, noise=None, seen=1, until=0):
+    """A draw from the posterior of an image (H, W), or its means."""
+    x = next(model.parameters()).new_tensor(image)[None, None]
+    q = Gaussian(*np.split(numbers(model.encoder(x))[0], 2))
+    q = Gaussian(q.mean, np.exp(q.std))
+    root, below = (None, None) if noise is None else split(model.config, noise)
+    chooser = Chooser(model, below, image if seen else None)
+    tree = unroll(model, q.draw(root), until=until, chooser=chooser)
+    prior = Gaussian(np.zeros_like(q.mean), np.ones_like(q.mean))
+    tree.prior, tree.posterior, tree.kl = (Mixed([(1.0, prior)]), None), (q, None), q.kl(prior)
+    return tree
+
+
 # The tree
 
 
@@ -179,15 +323,19 @@ class Node:
     patch: np.ndarray = None
     children: list = field(default_factory=list)
     placed: list = field(default_factory=list)
+    u: np.ndarray = None
+    prior: tuple = None
+    posterior: tuple = None
+    kl: float = None
 
 
-def unroll(model, z, level=None, until=0):
+def unroll(model, z, level=None, until=0, chooser=None):
     """Section 2.1's recursion for one program z (|z|,) of a level, cut at the level `until`."""
     c = model.config
     level = len(c.tau) if level is None else level
     row = len(c.tau) - level  # settings are listed from the root down
     size = c.image_size if row == 0 else c.patch_size
-    networks = Networks(model.hypernet, z)
+    networks, chooser = Networks(model.hypernet, z), chooser or Chooser(model)
     state, policy, a = networks.state_0, networks.policy_0, networks.action_0
     x = None if c.feedback == "none" else networks.patch_0
     root = Node(z=z, canvas=np.zeros((size, size)))
@@ -196,12 +344,21 @@ def unroll(model, z, level=None, until=0):
         if c.step_vector:
             e = e + numbers(model.step)[t]
         state, policy = networks.recur("state", state, e), networks.recur("policy", policy, e)
-        a = networks.squash(networks.place(policy))
+        u, prior, posterior, kl = networks.place(policy), None, None, None
+
+        def window(u, networks=networks):
+            return affine(networks.squash(u), c.extent[row], c.rotation, c.shear, c.centre)
+
+        if c.posterior == "tree" and level > 1:  # leaves follow from their parents
+            prior = grammar(model, z, state, u)
+            state, u, posterior, kl = chooser.choose(t, *prior, window)
+        a, matrix = networks.squash(u), window(u)
         patch = networks.patch(state)
-        cut_here = level - 1 == until
-        child = Node(z=state) if cut_here else unroll(model, state, level - 1, until)
-        child.patch, child.action = patch.reshape(c.patch_size, c.patch_size), a
-        child.affine = affine(a, c.extent[row], c.rotation, c.shear, c.centre)
+        picture = patch.reshape(c.patch_size, c.patch_size)
+        cut_here, below = level - 1 == until, chooser.child(t, picture, matrix)
+        child = Node(z=state) if cut_here else unroll(model, state, level - 1, until, below)
+        child.patch, child.action, child.affine, child.u = picture, a, matrix, u
+        child.prior, child.posterior, child.kl = prior, posterior, kl
         if cut_here:
             child.canvas = child.patch
         x = {"child": child.canvas.ravel(), "own": patch, "none": None}[c.feedback]

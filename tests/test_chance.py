@@ -159,9 +159,9 @@ def test_where_nothing_is_seen_the_prior_stays(dtype):
     seen = (torch.arange(2000) % 2).to(dtype)
     merged = merge(prior, message, seen)
     assert torch.equal(merged.mean[::2], prior.mean[::2])
-    torch.testing.assert_close(merged.scale[::2], prior.scale[::2])
+    assert torch.equal(merged.scale[::2], prior.scale[::2])
     found = kl(merged, prior)
-    assert (found[::2].abs() < 1e-5).all()
+    assert not found[::2].any()
     assert (found[1::2] > 0).all()
 
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from rnp_lib.config import Config
+from rnp_lib.model.rnp import RNP
 from rnp_lib.presets import PRESETS
 
 SETTINGS = {
@@ -28,6 +30,15 @@ SETTINGS = {
 
 def config(**changes) -> Config:
     return Config(**SETTINGS | changes)
+
+
+def disturbed(config: Config, dtype: torch.dtype = torch.float64, amount: float = 0.1) -> RNP:
+    """A model of it in eval mode, everything in it random, what starts at zero too."""
+    model = RNP(config).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += amount * torch.randn_like(parameter)
+    return model
 
 
 def write_pngs(folder: Path, count: int = 120) -> Path:

@@ -77,10 +77,9 @@ def merge(prior: Normal, message: Normal, seen: Tensor) -> Normal:
 
     `seen`, (B,), is what the message's is multiplied by: where it is 0, the prior stays as it is.
     """
-    precision = message.scale.square().reciprocal() * seen[:, None]
-    variance = 1 / (prior.scale.square().reciprocal() + precision)
-    mean = prior.mean + variance * precision * (message.mean - prior.mean)
-    return Normal(mean, variance.sqrt(), validate_args=False)
+    ratio = (prior.scale / message.scale).square() * seen[:, None]  # of their precisions
+    mean = prior.mean + ratio / (1 + ratio) * (message.mean - prior.mean)
+    return Normal(mean, prior.scale / (1 + ratio).sqrt(), validate_args=False)
 
 
 def kl(q: Normal, prior: Normal | Mixture) -> Tensor:
