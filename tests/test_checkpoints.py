@@ -13,6 +13,8 @@ from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import replacing
 from rnp_lib.model.rnp import RNP
 
+TREE = {"posterior": "tree", "prior_z": "both", "symbols": 3, "reader_units": 8}
+
 
 @pytest.fixture
 def model():
@@ -63,6 +65,30 @@ def test_round_trip(model, path):
     for name, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, model.state_dict()[name].half().float()), name
+
+
+def test_round_trip_of_random_programs(tmp_path):
+    model, path = RNP(tiny.config(**TREE)).eval(), tmp_path / "tree.safetensors"
+    checkpoints.save(path, model, {})
+    loaded = checkpoints.load(path)
+    assert loaded.config == model.config
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name].half().float()), name
+    assert {name.split(".")[0] for name in load_file(path)} >= {"reader", "grammar"}
+    x = torch.rand(5, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.parse(x).canvas, model.parse(x).canvas, atol=0.02, rtol=0)
+
+
+def test_a_file_of_before_programs_were_random_is_read(model, path):
+    metadata = checkpoints.metadata(path)
+    for name in ("posterior", "prior_z", "symbols", "reader_units", "drop"):
+        del metadata["config"][name]
+    rewrite(path, metadata=json.dumps(metadata))
+    loaded = checkpoints.load(path)
+    assert loaded.config.posterior == "root"
+    assert loaded.config == model.config
+    assert loaded.state_dict().keys() == model.state_dict().keys()
 
 
 def test_the_file_holds_float16_weights_and_their_history(model, path):

@@ -100,6 +100,16 @@ def test_frozen_and_hashable():
         (dict(without="seven"), "every entry of without must be a valid integer: got 'seven'"),
         (dict(without=(-1,)), r"entry of without must be .* equal to 0: got \(-1,\)"),
         (dict(images=1.5), "images must"),
+        (dict(posterior="both"), "posterior must be 'tree' or 'root'"),
+        (dict(prior_z="none"), "prior_z must be 'prediction', 'symbols' or 'both'"),
+        (dict(symbols=0), "symbols must be greater than or equal to 1: got 0"),
+        (dict(reader_units=0), "reader_units must be greater than or equal to 1: got 0"),
+        (dict(drop=1.0), "drop must be less than 1: got 1.0"),
+        (dict(drop=-0.1), "drop must be greater than or equal to 0"),
+        (
+            dict(posterior="tree", feedback="child"),
+            "posterior=tree unrolls siblings together: set feedback to none or own",
+        ),
         (dict(extent=0.3), "extent"),
         (dict(extent=("a", "b")), "extent"),
     ],
@@ -132,6 +142,37 @@ def test_round_trip_through_json(config):
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert hash(again) == hash(config)
+
+
+def test_settings_without_a_posterior_are_of_before_it_and_mean_the_root():
+    new = ("posterior", "prior_z", "symbols", "reader_units", "drop")
+    for config in (TWO, THREE, PRESETS["paper-mnist"]):
+        old = {name: value for name, value in config.to_dict().items() if name not in new}
+        assert Config.from_dict(old) == dataclasses.replace(config, posterior="root")
+    tree = dataclasses.replace(TWO, posterior="tree")
+    assert tree.posterior == Config.from_dict(tree.to_dict()).posterior == "tree"
+    assert tree.override(["z_dim=8"]).posterior == "tree"
+    assert tree.override(["posterior=root"]).posterior == "root"
+
+
+def test_where_nothing_is_drawn_below_the_root_the_posterior_is_the_root_s():
+    for changes in ({"model": "vae"}, {"tau": (4,), "images": (9,)}):
+        config = dataclasses.replace(TWO, posterior="tree", **changes)
+        assert config.posterior == "root"
+        assert config.noise == config.z_dim
+    assert Config(posterior="tree", tau=3, feedback="child").posterior == "root"
+
+
+def test_the_numbers_a_tree_is_drawn_with():
+    tree = dataclasses.replace(THREE, posterior="tree", z_dim=10)
+    assert tree.noise_each == 10 + 6 + 1  # a program, its action, and the part of a mixture
+    assert tree.drawn_below(3) == [4, 12]  # the leaves follow from their parents
+    assert tree.drawn_below(2) == [3]
+    assert tree.drawn_below(1) == []
+    assert tree.noise == 10 + 16 * 17
+    root = dataclasses.replace(tree, posterior="root")
+    assert root.noise == 10
+    assert root.drawn_below(3) == []
 
 
 def test_unknown_settings_are_named():

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import slow_reference as slow
 import tiny
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
@@ -13,7 +14,7 @@ from rnp_lib.analysis import likelihood
 from rnp_lib.analysis.parsing import evaluate, ink_share
 from rnp_lib.config import Config
 from rnp_lib.model import build
-from rnp_lib.model.objective import reconstruction_error
+from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
@@ -52,13 +53,13 @@ def test_scores_are_those_of_the_slow_way_averaged(model, images):
     scores = evaluate(model, images)
     assert scores.pop("elbo_samples") == 1
     del scores["elbo"], scores["elbo_stderr"]  # as below
-    slow = [slow_scores(model, x[None]) for x in images]
+    rows = [slow_scores(model, x[None]) for x in images]
     assert scores.pop("n") == 503
-    sse = torch.stack([row["sse"] for row in slow]).double()
+    sse = torch.stack([row["sse"] for row in rows]).double()
     assert scores.pop("sse_stderr") == pytest.approx(sse.std().item() / 503**0.5, rel=1e-4)
-    assert scores.keys() == slow[0].keys()
+    assert scores.keys() == rows[0].keys()
     for name, value in scores.items():
-        expected = torch.stack([row[name] for row in slow]).double().mean().item()
+        expected = torch.stack([row[name] for row in rows]).double().mean().item()
         assert value == pytest.approx(expected, rel=1e-4), name
 
 
@@ -122,20 +123,20 @@ def test_the_bounds_are_those_of_samples_drawn_and_weighed_the_slow_way(model, i
     weights = likelihood.log_weights(model, many, 20, torch.Generator().manual_seed(0))
     assert weights.shape == (150, 20)
     for x, found in zip(few, weights.view(3, 1_000), strict=True):
-        slow = slow_weights(model, x[None], 1_000)
-        noise = slow.std() * (2 / 1_000) ** 0.5  # of the difference of two such means
-        assert found.mean().item() == pytest.approx(slow.mean(), abs=5 * noise)
-        assert found.std().item() == pytest.approx(slow.std(), rel=0.2)
+        expected = slow_weights(model, x[None], 1_000)
+        noise = expected.std() * (2 / 1_000) ** 0.5  # of the difference of two such means
+        assert found.mean().item() == pytest.approx(expected.mean(), abs=5 * noise)
+        assert found.std().item() == pytest.approx(expected.std(), rel=0.2)
 
 
 def test_the_elbo_is_of_samples_and_not_of_the_posterior_mean(model, images):
     few = images[:50]
     scores = evaluate(model, few, samples=10)
     assert scores["elbo_samples"] == 10
-    slow = np.stack([slow_weights(model, x[None], 100) for x in few])
-    noise = slow.std(1).mean() / (50 * 10) ** 0.5
-    assert scores["elbo"] == pytest.approx(slow.mean(), abs=4 * noise)
-    assert scores["elbo_stderr"] == pytest.approx(slow.mean(1).std() / 50**0.5, rel=0.4)
+    expected = np.stack([slow_weights(model, x[None], 100) for x in few])
+    noise = expected.std(1).mean() / (50 * 10) ** 0.5
+    assert scores["elbo"] == pytest.approx(expected.mean(), abs=4 * noise)
+    assert scores["elbo_stderr"] == pytest.approx(expected.mean(1).std() / 50**0.5, rel=0.4)
 
 
 def test_bounds_come_from_their_seed_alone(model, images):
@@ -150,6 +151,95 @@ def test_bounds_come_from_their_seed_alone(model, images):
     assert torch.equal(torch.rand(3), after)
     with pytest.raises(ValueError, match="at least one sample: got 0"):
         evaluate(model, images[:20], samples=0)
+
+
+def tree_model(prior_z="prediction", amount=0.1, **changes):
+    """A small model, in float64, whose programs are all random."""
+    settings = dict(tau=(2, 2, 1), extent=(0.3, 0.6), prior_z=prior_z) | changes
+    config = dataclasses.replace(slow.TREE, **settings)
+    return tiny.disturbed(config, amount=amount).requires_grad_(False)
+
+
+def every(node):
+    return [node, *(below for child in node.children for below in every(child))]
+
+
+@pytest.mark.parametrize("prior_z", ["prediction", "symbols", "both"])
+def test_samples_of_a_tree_are_weighed_as_slow_sums_of_log_densities_weigh_them(prior_z):
+    model, x = tree_model(prior_z), torch.rand(2, 1, 12, 12, dtype=torch.float64)
+    seeded = torch.Generator().manual_seed
+    found = likelihood.log_weights(model, x, 2, seeded(3))
+    generator, sigma2 = seeded(3), model.config.sigma2
+    for sample in range(2):
+        noise = torch.randn(2, model.config.noise, generator=generator).double().numpy()
+        for b in range(2):
+            tree = slow.infer(model, x[b, 0].numpy(), noise[b])
+            expected = slow.Gaussian(tree.canvas.ravel(), [sigma2**0.5] * 144)
+            expected = expected.log_density(x[b].flatten().tolist())
+            drawn = [node for node in every(tree) if node.prior]
+            assert len(drawn) == 1 + 2 + 4
+            for node in drawn:
+                pairs = zip((node.z, node.u), node.prior, node.posterior, strict=True)
+                for value, prior, posterior in pairs:
+                    if prior is not None:
+                        expected += prior.log_density(value) - posterior.log_density(value)
+            assert found[b, sample].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("prior_z", ["prediction", "both"])
+def test_nats_are_what_log_densities_are_on_average(prior_z):
+    model, n = tree_model(prior_z, amount=0.03, tau=(2, 1, 1)), 4_000
+    x = torch.rand(1, 1, 12, 12, dtype=torch.float64).expand(n, -1, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    tree = model.infer(x, torch.randn(n, model.config.noise, generator=generator).double())
+    off = likelihood.log_prior(tree) - likelihood.log_posterior(tree) + tree.nats
+    error = off.std() / n**0.5
+    assert error < 0.01 * tree.nats.mean()
+    if prior_z == "prediction":
+        assert abs(off.mean()) < 5 * error
+    else:  # to a mixture the KL is a bound from above
+        assert off.mean() > -5 * error
+
+
+def test_the_density_of_a_tree_under_its_prior_is_that_of_all_its_programs():
+    model = tree_model()
+    tree = model.sample(3, seed=1)
+    expected = Normal(0.0, 1.0).log_prob(tree.z).sum(1)
+    for level in (1, 2):
+        for node in tree.programs(level):
+            expected = expected + node.prior.z.log_prob(node.z).sum(1)
+            expected = expected + node.prior.u.log_prob(node.u).sum(1)
+    torch.testing.assert_close(likelihood.log_prior(tree), expected)
+    root = tree_model(posterior="root")
+    tree = root.sample(3)
+    expected = Normal(0.0, 1.0).log_prob(tree.z).sum(1)
+    torch.testing.assert_close(likelihood.log_prior(tree), expected)
+
+
+def test_the_bounds_of_a_tree_are_ordered():
+    tree, x = tree_model().float(), torch.rand(40, 1, 12, 12)
+    weights = likelihood.log_weights(tree, x, 20, torch.Generator().manual_seed(0))
+    assert weights.dtype == torch.float64
+    assert likelihood.elbo(weights).mean() < likelihood.iwae(weights).mean()
+
+
+@pytest.mark.parametrize("prior_z", ["prediction", "both"])
+def test_scores_of_a_tree_also_say_what_the_root_alone_does(prior_z):
+    model, x = tree_model(prior_z).float(), torch.rand(20, 1, 12, 12)
+    scores = evaluate(model, x, iwae=2)
+    tree = model.parse(x)
+    alone = model.decode(model.encode(x).mean)
+    for name, value in {
+        "kl": tree.nats,
+        "kl_root": kl_divergence(model.encode(x), Normal(0.0, 1.0)).sum(1),
+        "sse": squared_error(tree.canvas, x),
+        "sse_root": squared_error(alone.canvas, x),
+        "sse_parts": squared_error(tree.cut(2), x),
+    }.items():
+        assert scores[name] == pytest.approx(value.mean().item(), rel=1e-4), name
+    assert scores["kl"] > scores["kl_root"]
+    assert scores["sse"] != scores["sse_root"]
+    assert scores["elbo"] < scores["iwae"]
 
 
 class Linear(ImageModel):

@@ -85,6 +85,29 @@ def test_terms_of_a_cut_tree_against_slow_ones(part_term, until):
         assert result.part[b].item() == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("until", [0, 1])
+@pytest.mark.parametrize("prior_z", ["prediction", "symbols", "both"])
+def test_terms_of_random_programs_against_slow_ones(prior_z, until):
+    settings = dict(posterior="tree", feedback="none", symbols=3, reader_units=8)
+    model = make(3, prior_z=prior_z, **settings)
+    x, _ = batch(2)
+    noise, seen = model.noise(2, seed=0), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    result = terms(model, x, noise, until, seen)
+    for b in range(2):
+        image = x[b, 0].numpy()
+        tree = slow.infer(model, image, noise[b].numpy(), bool(seen[b]), until)
+        assert result.sse[b].item() == pytest.approx(((tree.canvas - image) ** 2).sum(), rel=1e-9)
+        cuts = [((slow.cut(tree, n) - image) ** 2).sum() for n in range(1, 3 - until)]
+        assert result.part[b].item() == pytest.approx(np.mean(cuts), rel=1e-9)
+
+        def nats(node):
+            return (node.kl or 0.0) + sum(map(nats, node.children))
+
+        assert result.kl[b].item() == pytest.approx(nats(tree), rel=1e-9)
+    torch.testing.assert_close(terms(model, x, noise, until).kl[0], result.kl[0])
+    assert terms(model, x, noise, until).kl[1] > result.kl[1]
+
+
 def test_constant_is_the_normalisation_of_a_gaussian():
     at_its_mean = Normal(torch.zeros(784), math.sqrt(0.05)).log_prob(torch.zeros(784)).sum()
     assert constant(784, 0.05) == pytest.approx(-at_its_mean.item(), rel=1e-5)

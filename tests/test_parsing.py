@@ -52,10 +52,13 @@ def tree():
     return program(children, placed=[picture((0, 1), (0, 2), (0, 3)), picture((4, 4), (3, 3))])
 
 
-@pytest.fixture(params=[(3,), (2, 3), (2, 2, 2)], ids=["one level", "two", "three"])
+@pytest.fixture(
+    params=[((3,), "root"), ((2, 3), "root"), ((2, 2, 2), "root"), ((2, 3), "tree")],
+    ids=["one level", "two", "three", "two, all random"],
+)
 def model(request):
-    images = (160,) * len(request.param)
-    return RNP(tiny.config(tau=request.param, images=images)).eval()
+    tau, posterior = request.param
+    return RNP(tiny.config(tau=tau, images=(160,) * len(tau), posterior=posterior)).eval()
 
 
 # ---- pieces --------------------------------------------------------------------------------------

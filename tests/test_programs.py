@@ -8,10 +8,10 @@ from rnp_lib.analysis import programs
 from rnp_lib.model.rnp import RNP
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=["root", "tree"])
+def model(request):
     torch.manual_seed(1)
-    return RNP(tiny.config(tau=(2, 3, 2), images=(160,) * 3)).eval()
+    return RNP(tiny.config(tau=(2, 3, 2), images=(160,) * 3, posterior=request.param)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_programs_of_every_level_stand_in_drawing_order(model, images):
 
 @torch.no_grad()
 def test_programs_draw_what_they_draw_in_their_tree(model, images):
-    tree = model.parse(images)
+    tree = model.decode(model.encode(images).mean)  # of an image they might have drawn otherwise
     torch.testing.assert_close(programs.draw(model, tree.z), tree.canvas, rtol=1e-3, atol=1e-4)
     part = tree.children[1]
     found = programs.draw(model, part.z, 2)

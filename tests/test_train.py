@@ -43,6 +43,7 @@ EVERY = {"log_every": 10, "save_every": 20, "validate_every": 50}
 LONG = (320, 320)  # 40 steps at each depth: long enough to be interrupted half way
 RECIPES = [("adam", 6e-3), ("muon", 2e-2)]
 SHORT = (120, 120)  # 15 steps at each depth
+TREE = {"posterior": "tree", "reader_units": 16}
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +230,20 @@ def test_the_error_goes_down(config, images, finished, optimiser, lr):
     assert sse[3] < 0.85 * sse[0], "the parts alone"
     assert sse[7] < 0.92 * sse[4], "the whole tree"
     assert sse[7] < 0.7 * blank
+
+
+@pytest.mark.parametrize("settings", [{"drop": 0.3}, {"prior_z": "both", "symbols": 8}], ids=str)
+def test_random_programs_learn_as_well(trainer, settings):
+    t = trainer(images=LONG, **{**TREE, "lr": 2e-2, **settings})
+    before = {name: value.clone() for name, value in t.model.state_dict().items()}
+    values = torch.stack([t.train_step() for _ in range(t.total)])
+    assert values.isfinite().all()
+    sse, kl = values[:, 1], values[:, 2]
+    assert sse[30:40].mean() < 0.85 * sse[:10].mean(), "the parts alone"
+    assert sse[-10:].mean() < 0.9 * sse[40:50].mean(), "the whole tree"
+    assert (kl > 0).all()
+    changed = {n for n, v in t.model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed == {name for name, _ in t.model.named_parameters()}
 
 
 def test_the_model_carries_its_history(config, folder, images, finished):
@@ -425,6 +440,24 @@ def test_a_killed_run_goes_on_bit_for_bit(config, finished, tmp_path, optimiser,
     assert steps(out) == steps(whole)
     for row, expected in zip(rows(out), rows(whole), strict=True):
         assert row | {"minutes": ""} == expected | {"minutes": ""}
+
+
+@pytest.mark.parametrize("stop", [10, 22], ids=["before the whole tree", "within it"])
+def test_random_programs_go_on_bit_for_bit(trainer, stop):
+    """With `drop`, too: which images are seen in a step comes from its number."""
+    settings = {**TREE, "prior_z": "both", "symbols": 3, "drop": 0.4, "jitter": 0.05}
+    whole, first, second = (trainer(**settings) for _ in range(3))
+    rows = [whole.train_step() for _ in range(whole.total)]
+    for row in rows[:stop]:
+        assert torch.equal(first.train_step(), row)
+    first.save_state()
+    second.load_state()
+    for row in rows[stop:]:
+        assert torch.equal(second.train_step(), row)
+    for one, other in ((whole.model, second.model), (whole.average, second.average)):
+        expected, found = one.state_dict(), other.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert whole.validate() == second.validate()
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(config, finished, tmp_path, monkeypatch, capsys):
@@ -937,6 +970,17 @@ def test_muon_gets_the_weight_matrices_and_adam_the_rest(trainer, encoder, hyper
     assert [o.param_groups[0]["lr"] for o in t.optimisers] == [t.config.lr, t.config.adam_lr]
 
 
+def test_of_random_programs_the_symbols_are_left_to_adam(trainer):
+    t = trainer(optimiser="muon", prior_z="both", symbols=3, **TREE)
+    names = {parameter: name for name, parameter in t.model.named_parameters()}
+    taken = [[names[p] for g in o.param_groups for p in g["params"]] for o in t.optimisers]
+    assert sorted(taken[0] + taken[1]) == sorted(names.values()), "every parameter, once"
+    tables = {n for n in taken[1] if t.model.get_parameter(n).ndim > 1}
+    assert tables == {"step", "grammar.symbols", "grammar.log_std"}  # a row each for itself
+    read = {f"reader.{look}_layers.{i}.weight" for look in ("where", "what") for i in (0, 3, 6)}
+    assert set(taken[0]) >= read | {"grammar.spread.weight", "grammar.choice.weight"}
+
+
 def test_muon_does_what_torchs_does_in_whatever_type():
     generator = torch.Generator().manual_seed(0)
     shapes = [(6, 4), (4, 6), (4, 6), (5, 5), (7, 3)]
@@ -1010,10 +1054,13 @@ def run_among_others(config, out):
         results = results_in_float64(Trainer(config, *halves(images.double()), out, CPU))
     save_file(results, out / f"float64-{rank}.safetensors")
 
-    as_in_the_paper = dataclasses.replace(config, step_vector=False, encoder="resnet")
-    trainer = Trainer(as_in_the_paper, *halves(images), out, CPU)
-    for _ in range(4):
-        assert trainer.train_step().isfinite().all()
+    for changes in (
+        {"step_vector": False, "encoder": "resnet"},  # as in the paper
+        {**TREE, "prior_z": "both", "symbols": 3, "drop": 0.4},
+    ):
+        trainer = Trainer(dataclasses.replace(config, **changes), *halves(images), out, CPU)
+        for _ in range(4):
+            assert trainer.train_step().isfinite().all()
 
     try:
         Trainer(dataclasses.replace(config, batch_size=7), *halves(images), out, CPU)

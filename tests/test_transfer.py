@@ -13,11 +13,13 @@ import torch
 from rnp_lib import checkpoints, cli, data, plots
 from rnp_lib.analysis import controls, reuse, transfer
 from rnp_lib.analysis.controls import CONDITIONS, SHOTS, Trial
+from rnp_lib.analysis.likelihood import log_prior
 from rnp_lib.analysis.programs import of_level
 from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.files import sha256
 from rnp_lib.model import build
+from rnp_lib.model.guide import Given
 from rnp_lib.model.objective import reconstruction_error, squared_error
 from rnp_lib.plots import transfer as plots_transfer
 from rnp_lib.presets import PRESETS
@@ -117,7 +119,9 @@ def test_no_model_of_a_digits_task_has_seen_the_digit(name):
 # ---- retraining ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"encoder": "resnet"}, {"model": "vae"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"encoder": "resnet"}, {"model": "vae"}, {"posterior": "tree"}]
+)
 def test_only_the_encoder_learns_unless_everything_may(images, settings):
     model = build(tiny.config(**settings)).eval()
     before = copy.deepcopy(model.state_dict())
@@ -255,6 +259,42 @@ def test_descent_on_codes_explains_better_and_leaves_the_model_alone(model, imag
     alone = transfer.adjust_codes(exact, x64[3:4], steps=20).z
     torch.testing.assert_close(alone, every[3:4], rtol=1e-5, atol=1e-5)
     assert torch.equal(transfer.adjust_codes(model, x, steps=0).z, model.encode(x).mean)
+
+
+@pytest.mark.parametrize("prior_z", ["prediction", "both"])
+def test_descent_on_the_codes_of_all_programs(images, prior_z):
+    """Where every program is random, the codes are all of theirs, not the root's alone."""
+    settings = dict(posterior="tree", tau=(2, 2, 2), prior_z=prior_z, symbols=3, reader_units=8)
+    model, x = tiny.disturbed(tiny.config(**settings)), images[:6].double()
+    before = copy.deepcopy(model.state_dict())
+
+    def objective(tree):
+        sse = squared_error(tree.canvas, x)
+        return sse / (2 * transfer.RECIPE["sigma2"]) - log_prior(tree), sse
+
+    with torch.no_grad():
+        start = model.parse(x)
+        found = transfer.adjust_codes(model, x, steps=30)
+        still = transfer.adjust_codes(model, x, steps=0)
+    (first, first_sse), (last, last_sse) = objective(start), objective(found)
+    assert (last < first).all()
+    assert (last_sse < first_sse).all()
+    torch.testing.assert_close(still.canvas, start.canvas)
+    assert same(model.state_dict(), before)
+    assert all(p.grad is None for p in model.parameters())
+    assert not found.canvas.requires_grad
+    for level in (3, 2, 1):
+        for old, new in zip(start.programs(level), found.programs(level), strict=True):
+            for name in ("z", "u") if level < 3 else ("z",):
+                assert not torch.allclose(getattr(old, name), getattr(new, name))
+    # The codes are what the picture is drawn from, and each image has its own.
+    row = [list(found.programs(level)) for level in (2, 1)]
+    given = [[torch.stack([getattr(p, n) for p in of], 1) for n in ("z", "u")] for of in row]
+    again = model.unroll(found.z, 3, guide=Given(given))
+    torch.testing.assert_close(again.canvas, found.canvas)
+    alone = transfer.adjust_codes(model, x[3:4], steps=10)
+    every = transfer.adjust_codes(model, x, steps=10)
+    torch.testing.assert_close(alone.canvas, every.canvas[3:4], rtol=1e-5, atol=1e-5)
 
 
 def test_the_error_of_codes_does_not_depend_on_the_chunks(model, images):
