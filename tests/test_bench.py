@@ -15,7 +15,6 @@ from rnp_lib.bench import run as bench
 from rnp_lib.bench.naive import NaivePort
 from rnp_lib.bench.report import ratios, report
 from rnp_lib.model.objective import terms
-from rnp_lib.model.vae import PlainVAE
 
 CPU = torch.device("cpu")
 PARTS = ("head", "bias")  # of a generated layer: its matrix and, for most, its bias
@@ -79,7 +78,7 @@ def test_bfloat16_disturbs_gradients_less_than_sampling_z_does():
     """By a quarter at most in a trained model; an untrained one amplifies any difference."""
     model = rnp.load("mnist").train()
     x = rnp.data.load("mnist", "test")[0][:64]
-    noise, other = torch.randn(2, 64, model.config.z_dim)
+    noise, other = torch.randn(2, 64, model.config.noise)
 
     def flat(noise, bfloat16=False):
         found = gradients(model, x, noise, bfloat16)[1].values()
@@ -102,8 +101,39 @@ def test_the_paper_s_model_needs_what_its_layers_need():
         assert flops == pytest.approx(2 * (5 * program + encoder), rel=0.01)
 
 
+def test_a_tree_also_needs_what_reading_and_the_grammar_need():
+    """Four times, for every child of the root; that the leaves follow costs nothing."""
+    look, z, u = 2 * 16**2, 32, 6  # the image and what is left of it
+    where = (look + z + u) * 128 + 128**2 + 128 * 2 * u
+    what = look * 256 + 256**2 + 256 * 2 * z
+    grammar = z * (z + u)
+    root, tree = (bench.Row(bench.make(name), 2, CPU) for name in ("factorised", "tree"))
+    assert tree.flops() - root.flops() == 2 * 4 * (where + what + grammar)
+
+
+def test_a_tree_s_step_learns_from_images_that_are_seen_and_not():
+    row = bench.Row(bench.make("tree"), 10, CPU)
+    assert row.step.seen.tolist() == [0] * 2 + [1] * 8
+    parts = {"reader": row.model.reader, "grammar": row.model.grammar}
+    before = {name: [p.clone() for p in part.parameters()] for name, part in parts.items()}
+    row.train_step()
+    for name, part in parts.items():
+        assert all(
+            not torch.equal(b, p) for b, p in zip(before[name], part.parameters(), strict=True)
+        )
+    root = bench.Row(bench.make("factorised"), 10, CPU)
+    assert root.step.seen.all()
+
+
+def test_rows_of_a_tree_and_of_its_root_differ_in_nothing_else():
+    for kind in ("", "_float32"):
+        tree, root = (bench.CONFIGS[name + kind] for name in ("tree", "factorised"))
+        assert (tree.posterior, root.posterior) == ("tree", "root")
+        assert dataclasses.replace(tree, posterior="root", drop=0.0) == root
+
+
 def test_a_vae_is_trained_by_its_step():
-    row = bench.Row(PlainVAE(rnp.PRESETS["mnist"]), 2, CPU)
+    row = bench.Row(bench.make("vae"), 2, CPU)
     decoder = list(row.model.decoder.parameters())
     before = [p.clone() for p in decoder]
     row.train_step()
@@ -121,7 +151,7 @@ def test_learning_is_timed_until_each_goal(monkeypatch):
     small = bench.PRESETS["mnist"].override(["batch_size=8"])
     monkeypatch.setitem(bench.PRESETS, "mnist", small)
     found = bench.learn(CPU)
-    assert found.keys() == {"rnp", "vae"}
+    assert found.keys() == {"rnp", "tree", "vae"}
     for reached in found.values():
         assert reached.keys() == {"sse_300", "sse_200"}
         assert all(goal["images"] == 400 and goal["minutes"] > 0 for goal in reached.values())
@@ -136,7 +166,7 @@ def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
     monkeypatch.setattr(bench_isolated, "_new_processes", ThreadPoolExecutor)
     result = json.loads(json.dumps(bench.run(CPU, batch=2, rounds=2)))
     for key in ("train_images_per_s", "parse_images_per_s", "flops_per_image", "peak_memory_mb"):
-        assert result[key].keys() >= {"naive_full", "full", "factorised", "vae"}
+        assert result[key].keys() >= {"naive_full", "full", "factorised", "tree", "vae"}
         assert all(value > 0 for value in result[key].values())
     assert result["limits"].keys() >= {"matmul_gflops", "copy_gb_s"}
     assert result["precision"]["naive_full"] == "float32"
@@ -155,8 +185,9 @@ def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
 
 def test_a_ratio_names_the_types_of_both_rows():
     speeds = dict(naive_full=10, full_float32=20, full=30, factorised_float32=40, factorised=50)
+    speeds |= dict(tree_float32=32, tree=40)
     types = dict.fromkeys((*speeds, "vae"), "float32") | dict.fromkeys(
-        ("full", "factorised", "vae"), "bfloat16"
+        ("full", "factorised", "tree", "vae"), "bfloat16"
     )
     found = ratios({"train_images_per_s": {**speeds, "vae": 100}, "precision": types})
     assert found == {
@@ -164,6 +195,8 @@ def test_a_ratio_names_the_types_of_both_rows():
         "full (bfloat16) / naive_full (float32)": 3,
         "factorised_float32 (float32) / naive_full (float32)": 4,
         "factorised (bfloat16) / naive_full (float32)": 5,
+        "factorised_float32 (float32) / tree_float32 (float32)": 1.25,
+        "factorised (bfloat16) / tree (bfloat16)": 1.25,
         "factorised (bfloat16) / vae (bfloat16)": 0.5,
     }
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rnp_lib.model.guide import Guide
 from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.transforms import affine, place
 from rnp_lib.model.tree import ProgramTree
@@ -35,8 +36,10 @@ class NaivePort(ImageModel):
             self.head.weight.copy_(torch.cat(weights))
             self.head.bias.copy_(torch.cat(biases))
 
-    def unroll(self, z: Tensor, level: int, until: int = 0) -> ProgramTree:
-        """As in `RNP`, with feedback `child`."""
+    def unroll(
+        self, z: Tensor, level: int, until: int = 0, guide: Guide | None = None
+    ) -> ProgramTree:
+        """As in `RNP`, with feedback `child` and posterior `root`: no child is chosen."""
         c = self.config
         h = self.trunk(z)
         numbers = dict(zip(self.shapes, self.head(h).split(self.sizes, 1), strict=True))
