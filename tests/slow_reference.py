@@ -261,17 +261,20 @@ class Chooser:
             pick = pick.item()
         if self.image is None:
             return prior_z.part(pick).draw(noise_z), prior_u.draw(noise_u), None, None
+        without, reader = self.model.config.reader_without, self.model.reader
+        reader = reader[t] if without == "sharing" else reader
+        pictures = (self.image, self.image if without == "residual" else self.left)
         wide = window(prior_u.mean) @ np.diag([1.5, 1.5, 1])
-        look = [sample(picture, wide, 16) for picture in (self.image, self.left)]
-        layers = self.model.reader.where_layers
-        shift, log_std = message(layers, *look, prior_z.part().mean, prior_u.mean)
-        q_u = prior_u.times(Gaussian(prior_u.mean + shift, np.exp(log_std - 1)))
+        look = [sample(picture, wide, 16) for picture in pictures]
+        shift, log_std = message(reader.where_layers, *look, prior_z.part().mean, prior_u.mean)
+        q_u = Gaussian(prior_u.mean + shift, np.exp(log_std - 1))
+        q_u = q_u if without == "merging" else prior_u.times(q_u)
         u = q_u.draw(noise_u)
-        look = [sample(picture, window(u), 16) for picture in (self.image, self.left)]
-        mean, log_std = message(self.model.reader.what_layers, *look)
+        look = [sample(picture, window(u), 16) for picture in pictures]
+        mean, log_std = message(reader.what_layers, *look)
         q_z = Gaussian(mean, np.exp(log_std))
-        if self.model.config.prior_z == "prediction":
-            q_z = q_z.times(prior_z.part())
+        if self.model.config.prior_z != "symbols" and without != "merging":
+            q_z = q_z.times(prior_z[-1][1])  # what the parent predicts
         kl = prior_z.kl_of(q_z) + q_u.kl(prior_u)
         return q_z.draw(noise_z), u, (q_z, q_u), kl
 

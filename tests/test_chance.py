@@ -26,6 +26,10 @@ def mixture(n=3, parts=4, z=5):
     return Mixture(log_weights, each.mean, each.scale)
 
 
+def parameters(mix):
+    return mix.log_weights, mix.mean, mix.scale
+
+
 def of_torch(mix):
     """The same mixture, as torch has it."""
     parts = Independent(Normal(mix.mean, mix.scale), 1)
@@ -78,7 +82,7 @@ def test_gradient_of_the_kl():
     both = (q.mean, q.scale, prior.mean, prior.scale)
     inputs = [value.requires_grad_() for value in both]
     assert torch.autograd.gradcheck(lambda m, s, a, b: kl(Normal(m, s), Normal(a, b)), inputs)
-    inputs = [v.requires_grad_() for v in (q.mean, q.scale, *vars(mix).values())]
+    inputs = [v.requires_grad_() for v in (q.mean, q.scale, *parameters(mix))]
     assert torch.autograd.gradcheck(lambda m, s, *of: kl(Normal(m, s), Mixture(*of)), inputs)
 
 
@@ -203,7 +207,7 @@ def test_every_image_of_a_batch_has_its_own_mixture():
     pick = torch.randn(3, dtype=torch.float64)
     whole = draw(mix, noise, pick)
     for b in range(3):
-        one = Mixture(*(value[b : b + 1] for value in vars(mix).values()))
+        one = Mixture(*(value[b : b + 1] for value in parameters(mix)))
         assert torch.equal(draw(one, noise[b : b + 1], pick[b : b + 1]), whole[b : b + 1])
 
 
@@ -220,7 +224,7 @@ def test_log_density_is_that_of_torch():
 
 def test_draws_of_a_mixture_are_as_dense_as_it_says():
     mix = mixture(1, 3, 2)
-    many = Mixture(*(v.expand(50_000, *v.shape[1:]) for v in vars(mix).values()))
+    many = Mixture(*(v.expand(50_000, *v.shape[1:]) for v in parameters(mix)))
     noise = torch.randn(50_000, 2, dtype=torch.float64)
     pick = torch.randn(50_000, dtype=torch.float64)
     found = log_density(many, draw(many, noise, pick))

@@ -137,8 +137,12 @@ def test_infer_against_one_program_and_one_step_at_a_time(k, until, prior_z, noi
         dict(feedback="own"),
         dict(hypernet="full", normalise=False, state_activation="elu", patch_activation="relu"),
         dict(action_activation="sin", step_vector=False, feedback="own", prior_z="both"),
+        dict(reader_without="merging"),
+        dict(reader_without="merging", prior_z="both"),
+        dict(reader_without="residual"),
+        dict(reader_without="sharing"),
     ],
-    ids=["own", "full", "sin"],
+    ids=["own", "full", "sin", "merging", "merging with symbols", "residual", "sharing"],
 )
 def test_infer_of_other_architectures_against_the_slow_one(style):
     model, x = make(**style), pictures(2)

@@ -19,11 +19,18 @@ class Mixture:
 
     Attributes:
         log_weights: (B, M); mean, scale: (B, M, |z|).
+        predicted: whether the last part is what the parent predicts, the others being symbols.
     """
 
     log_weights: Tensor
     mean: Tensor
     scale: Tensor
+    predicted: bool = False
+
+    @property
+    def prediction(self) -> Normal:
+        """The last part."""
+        return Normal(self.mean[:, -1], self.scale[:, -1], validate_args=False)
 
 
 @dataclass

@@ -52,4 +52,4 @@ class Grammar(nn.Module):
             log_std = torch.cat([log_std, log_std_z.unsqueeze(1)], 1)
         parts = normal(mean, log_std)
         log_weights = self.choice(state).to(parts.mean.dtype).log_softmax(-1)
-        return Chance(Mixture(log_weights, parts.mean, parts.scale), prior_u)
+        return Chance(Mixture(log_weights, parts.mean, parts.scale, self.predicts), prior_u)

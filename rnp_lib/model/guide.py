@@ -153,11 +153,14 @@ class Reading(Guide):
         if isinstance(prior, Normal) and self.without != "merging":
             q = merge(prior, message, self.seen)
             return draw(q, noise), q, kl(q, prior)
-        # The message alone is the posterior, as its product with a mixture is no Gaussian: where
-        # nothing is seen, the value is drawn from the prior.
+        # A message's product with a mixture is no Gaussian: it is merged with what the parent
+        # predicts, if that is a part of it, and where nothing is seen the prior is drawn from.
+        q = message
+        if isinstance(prior, Mixture) and prior.predicted and self.without != "merging":
+            q = merge(prior.prediction, message, torch.ones_like(self.seen))
         blind = draw(prior, noise, pick)
-        value = torch.where(self.seen[:, None] > 0, draw(message, noise), blind)
-        return value, message, self.seen * kl(message, prior)
+        value = torch.where(self.seen[:, None] > 0, draw(q, noise), blind)
+        return value, q, self.seen * kl(q, prior)
 
     def see(self, patch, window):
         self.frames.append(zoom(self.left, window, patch.shape[-1]))

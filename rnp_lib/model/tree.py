@@ -194,6 +194,7 @@ def _plain_chance(chance: Chance | None) -> dict[str, Any] | None:
     names = ("log_weights", "mean", "scale")
     return {
         which: {n: _numbers(getattr(of, n)) for n in names if hasattr(of, n)}
+        | ({"predicted": of.predicted} if isinstance(of, Mixture) else {})
         for which, of in found.items()
     } or None
 
@@ -204,11 +205,12 @@ def _unplain_chance(plain: dict[str, Any] | None) -> Chance | None:
         return None
     found = {}
     for which, numbers in plain.items():
+        predicted = numbers.pop("predicted", None)
         values = {name: torch.tensor(value) for name, value in numbers.items()}
-        if "log_weights" in values:
-            found[which] = Mixture(**values)
-        else:
+        if predicted is None:
             found[which] = Normal(values["mean"], values["scale"])
+        else:
+            found[which] = Mixture(**values, predicted=predicted)
     return Chance(**found)
 
 
