@@ -244,7 +244,8 @@ def test_rows_are_filled_in_from_their_runs_and_others_stay(tmp_path):
         {"command": f"rnp train mnist --set lr={lr}", "validation_sse": 7.0, "code": "old"}
         for lr in ("0.01", "0.1")
     ]
-    record = {"runs": rows, "seeds": [], "strokes": {"runs": []}, "transfer": {"runs": [{}]}}
+    none = {"runs": [{}]}
+    record = {"runs": rows, "seeds": [], "tree": none, "strokes": none, "transfer": none}
     found, other = recipe.collect(record, tmp_path)["runs"]
     assert (found["validation_sse"], found["code"]) == (5.5, "new")
     assert found["sha256"] == built.sha256(path)
