@@ -213,10 +213,16 @@ class Mixed(list):
         return self[-1][1]
 
     def log_density(self, value):
-        return math.log(sum(w * math.exp(part.log_density(value)) for w, part in self))
+        return self.log_mean_exp(part.log_density(value) for _, part in self)
 
     def kl_of(self, q):
-        return -math.log(sum(w * math.exp(-q.kl(part)) for w, part in self))
+        return -self.log_mean_exp(-q.kl(part) for _, part in self)
+
+    def log_mean_exp(self, values):
+        values = list(values)
+        most = max(values)  # without which all might be too small
+        pairs = zip(self, values, strict=True)
+        return most + math.log(sum(w * math.exp(value - most) for (w, _), value in pairs))
 
 
 def grammar(model, parent, state, u):
