@@ -7,6 +7,7 @@ from rnp_lib.config import Config
 # Sizes and training of the paper (Supplementary Material) and, where it is silent, of the authors'
 # code: plain ELU networks, every weight generated, the zoomed part target, the whole tree at once.
 _PAPER = Config(
+    posterior="root",
     patch_size=28,
     feedback="child",
     hypernet="full",
