@@ -61,14 +61,11 @@ class ImageModel(nn.Module):
     def decode(self, z: Tensor, level: int | None = None) -> ProgramTree:
         """Run programs z (B, |z|) of a level (K, the root's, unless told) down to the leaves."""
         level = self.config.depth if level is None else level
-        return self._decode(z, level, None)
-
-    def _decode(self, z: Tensor, level: int, guide: Guide | None) -> ProgramTree:
         if not 1 <= level <= self.config.depth:
             raise ValueError(f"level must be from 1 to {self.config.depth}: got {level}.")
         if z.ndim != 2 or z.shape[1] != self.config.z_dim:
             raise ValueError(f"z must be (B, {self.config.z_dim}): got {tuple(z.shape)}.")
-        return self.unroll(z, level, guide=guide)
+        return self.unroll(z, level)
 
     def infer(
         self,
@@ -102,7 +99,7 @@ class ImageModel(nn.Module):
             temperature: what all standard deviations of the prior are multiplied by.
         """
         root, below = self.split(self.noise(n, seed, temperature))
-        return self._decode(root, self.config.depth, Guide(below))
+        return self.unroll(root, self.config.depth, guide=Guide(below))
 
     def noise(self, n: int, seed: int, temperature: float = 1.0) -> Tensor:
         """What n trees are drawn with, (n, `config.noise`) from N(0, I), times `temperature`."""
@@ -202,7 +199,8 @@ class RNP(ImageModel):
     ) -> ProgramTree:
         """The tree with a program and all below it drawn anew from the prior.
 
-        The prior is that of its parent, after the siblings before it; later siblings stay.
+        The prior is that of its parent, after the siblings before it; later siblings stay, with
+        the prior and the KL that they had.
 
         Args:
             tree: of this model, whole or of a lower level.
