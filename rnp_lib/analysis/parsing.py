@@ -8,10 +8,13 @@ import itertools
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from rnp_lib.analysis import likelihood
+from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.data.scenes import DIGITS
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
@@ -180,3 +183,39 @@ def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
         scores[f"removal_rise_min_{part}"] = means[f"removal_rise_{part}"].min().item()
     longest = enumerate(sides.amax(0).tolist(), 1)
     return scores | {f"window_max_level_{n}": side for n, side in longest}
+
+
+def evaluate_digits(
+    model: RNP, reader: Classifier, scenes: Tensor, labels: Tensor
+) -> dict[str, float]:
+    """Are the parts of scenes digits? Each part, where it lies, is read by a classifier of digits.
+
+    Args:
+        reader: of MNIST.
+        scenes: (N, 1, 56, 56), on the model's device; labels: int64 (N,), of `data.scenes`.
+
+    Returns:
+        n: scenes; digits_read: share of their digits that some part was read as, each part counting
+        for one digit, with its standard error, `_stderr`.
+    """
+    parts = batched(lambda x: model.parse(x).parts, scenes)  # (N, τ, 1, 56, 56)
+    _, read = reader.read(centred(parts.flatten(0, 1), 28))
+    found = F.one_hot(read.view(len(scenes), -1), 10).sum(1)
+    there = labels[:, None] // 10 ** torch.arange(DIGITS) % 10
+    right = torch.minimum(found, F.one_hot(there, 10).sum(1).to(found)).sum(1)
+    return {"n": len(scenes), **mean_and_error("digits_read", right / DIGITS)}
+
+
+def centred(pictures: Tensor, side: int) -> Tensor:
+    """Pictures (N, 1, H, W) cut out around the middle of their ink, (N, 1, side, side), as MNIST's
+    are; to the pixel, and what a picture has no room for is blank."""
+    size = pictures.shape[-1]
+    padded = F.pad(pictures, [side // 2] * 4)
+    ink = pictures.clamp_min(0).squeeze(1)
+    at = torch.arange(size).to(ink)
+    middles = (
+        (ink.sum(other) * at).sum(1) / ink.sum((1, 2)).clamp_min(1e-6) for other in (2, 1)
+    )  # rows, then columns: their means, weighted by ink
+    rows, columns = (m.round().long()[:, None] + torch.arange(side).to(m.device) for m in middles)
+    picture = torch.arange(len(pictures)).to(rows)
+    return padded[picture[:, None, None], 0, rows[:, :, None], columns[:, None]].unsqueeze(1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 SIDE = 56  # of a scene, pixels: four digits of 28 fit
+DIGITS = 4
 WANDER = 5  # how far a digit may lie from the middle of its quarter, pixels
 
 
@@ -17,12 +18,12 @@ def scenes(digits: Tensor, labels: Tensor, n: int, seed: int) -> tuple[Tensor, T
         uint8 (n, 1, 56, 56), and int64 (n,) whose four decimal digits are the digits row by row.
     """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(digits), (n, 4), generator=generator)
-    shift = torch.randint(-WANDER, WANDER + 1, (n, 4, 2), generator=generator)
+    chosen = torch.randint(len(digits), (n, DIGITS), generator=generator)
+    shift = torch.randint(-WANDER, WANDER + 1, (n, DIGITS, 2), generator=generator)
     side = digits.shape[-1]
     canvas = torch.zeros(n, SIDE + 2 * WANDER, SIDE + 2 * WANDER, dtype=torch.uint8)
     scene, line = torch.arange(n)[:, None, None], torch.arange(side)
-    for quarter in range(4):
+    for quarter in range(DIGITS):
         corner = torch.tensor(divmod(quarter, 2)) * side + WANDER
         rows, columns = (corner + shift[:, quarter]).T[:, :, None] + line  # (n, 28) each
         place = scene, rows[:, :, None], columns[:, None, :]
