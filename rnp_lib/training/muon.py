@@ -53,6 +53,16 @@ def orthogonalise(matrices: Tensor, group: dict) -> Tensor:
     """
     a, b, c = group["ns_coefficients"]
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
+    rows, columns = x.shape[1:]
+    # Every step multiplies x from the left. For wide matrices it is less work to multiply these
+    # factors first, but the squares in them take more than bfloat16's eight bits.
+    if columns > 2 * rows and x.dtype != torch.bfloat16:
+        gram, product = x @ x.mT, torch.eye(rows).to(x)
+        for _ in range(group["ns_steps"]):
+            factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            factor.diagonal(dim1=1, dim2=2).add_(a)
+            product, gram = factor @ product, factor @ gram @ factor
+        return product @ x
     for _ in range(group["ns_steps"]):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
