@@ -14,6 +14,8 @@ from rnp_lib.model.rnp import RNP
 from rnp_lib.model.tree import ProgramTree
 from rnp_lib.presets import PRESETS
 
+ProgramTree._repr_png_ = plots.png  # what a notebook shows of a tree
+
 __all__ = [
     "PRESETS",
     "RNP",

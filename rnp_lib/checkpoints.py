@@ -1,6 +1,8 @@
 """Models on disk: safetensors with the configuration and the history of the weights beside them."""
 
+import hashlib
 import json
+import textwrap
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +20,14 @@ from rnp_lib.model.rnp import ImageModel
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
 ENCODER_FORMAT = "rnp-encoder-1"
 DIRECTORY = ROOT / "checkpoints"
+# What files of other formats hold, by the word in their format's name.
+KINDS = {
+    "model": "a model",
+    "encoder": "a retrained image encoder, which goes with the model that it was retrained for",
+    "classifier": "a classifier",
+    "map": "the explorer's map of a model",
+    "training": "the state of a training run, which `rnp train --resume` goes on from",
+}
 
 
 class CheckpointError(RuntimeError):
@@ -25,33 +35,78 @@ class CheckpointError(RuntimeError):
 
 
 def write(path: str | Path, format: str, tensors: Mapping[str, Tensor], metadata: dict) -> None:
-    """Write tensors and JSON-serialisable metadata to one file, whole or not at all."""
+    """Write tensors and JSON-serialisable metadata to one file, and a hash of both, whole or not.
+
+    Raises OSError where the file cannot be written, CheckpointError for numbers not finite.
+    """
     text = {"format": format, "metadata": json.dumps(metadata)}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text["sha256"] = _digest(tensors, text["metadata"])
+    _check_finite(path, tensors)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, text)
+        try:
+            save_file(tensors, temporary, text)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
         temporary.chmod(0o644)  # safetensors lets nobody else read it
 
 
+def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    digest = hashlib.sha256(metadata.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
-    """Inverse of `write`. Raises CheckpointError for a file that is not whole or of that format."""
+    """Inverse of `write`.
+
+    Raises CheckpointError for a file that is not whole, of another format, changed since it was
+    written, or with a number that is not finite.
+    """
     try:
         with safe_open(path, "pt") as file:
             text = file.metadata() or {}
-            found = text.get("format")
-            if found != format:
-                raise CheckpointError(
-                    f"{path} has format {found}, but this version of rnp_lib reads {format}: "
-                    "use the version that wrote it, or train the model again."
-                )
+            _check_format(path, text.get("format"), format)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(text["metadata"])
+            about = json.loads(text["metadata"])
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}): copy or download it again."
+            f"{path} is not a whole safetensors file ({brief(error)}): copy or download it again."
         ) from None
+    if "sha256" in text and text["sha256"] != _digest(tensors, text["metadata"]):  # older: none
+        raise CheckpointError(
+            f"{path} is damaged, it is not what was written: copy or download it again."
+        )
+    _check_finite(path, tensors)
+    return tensors, about
+
+
+def _check_format(path: str | Path, found: str | None, wanted: str) -> None:
+    kind, wanted_kind = (str(name).removeprefix("rnp-").split("-")[0] for name in (found, wanted))
+    if kind in KINDS and kind != wanted_kind:
+        raise CheckpointError(f"{path} holds {KINDS[kind]}: what is expected is a {wanted_kind}.")
+    if found != wanted:
+        raise CheckpointError(
+            f"{path} has format {found}, but this version of rnp_lib reads {wanted}: "
+            "use the version that wrote it, or train the model again."
+        )
+
+
+def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(
+            f"{path}: numbers that are not finite, in {brief(', '.join(bad))}: take another copy, "
+            "or train again."
+        )
+
+
+def brief(text: object) -> str:
+    """A few words of an error that may be pages long."""
+    return textwrap.shorten(str(text), 200, placeholder=" …")
 
 
 def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
@@ -101,9 +156,9 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> ImageModel:
         model = build(Config.from_dict(about["config"]))
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: its config does not fit its weights or this version of rnp_lib ({reason}): "
+            f"{path}: its config does not fit its weights or this version of rnp_lib "
+            f"({brief(error)}): "
             "use the version that wrote it, or train the model again."
         ) from None
     return model.to(device).eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from rnp_lib import checkpoints, data, plots
@@ -15,7 +16,7 @@ from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.report import report
 from rnp_lib.explorer import maps
-from rnp_lib.files import ROOT, read_json, replacing, write_json
+from rnp_lib.files import ROOT, check_writable, read_json, replacing, write_json
 from rnp_lib.machine import pick_device
 from rnp_lib.presets import PRESETS
 from rnp_lib.repro import notebooks as figures
@@ -31,7 +32,26 @@ def _usable(context: click.Context, option: click.Option, name: str | None) -> t
     return pick_device(name)
 
 
-_path_option = functools.partial(click.option, type=click.Path(path_type=Path))
+def _file(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
+    if path:
+        check_writable(path)
+    return path
+
+
+def _picture(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path and path.suffix[1:] not in kinds:
+        raise ValueError(f"{path} cannot be drawn: its ending must be one of {', '.join(kinds)}.")
+    return _file(context, option, path)
+
+
+def _folder(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
+    if path:
+        check_writable(path / "any")
+    return path
+
+
+_path_option = functools.partial(click.option, type=click.Path(path_type=Path), callback=_file)
 _settings_option = functools.partial(
     click.option, "--set", "settings", multiple=True, metavar="KEY=VALUE"
 )
@@ -68,17 +88,23 @@ def data_command(names):
 @commands.command("train")
 @click.argument("preset", type=click.Choice(sorted(PRESETS)))
 @_settings_option(help="Change a setting.")
-@_path_option("--out", help="Folder of the run; runs/PRESET if not given.")
+@_path_option("--out", callback=_folder, help="Folder of the run; runs/PRESET if not given.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=training.SAVE_EVERY,
+    help="Minutes between states to go on from.",
+)
 @_device_option()
-def train_command(preset, settings, out, resume, device):
+def train_command(preset, settings, out, resume, save_every, device):
     """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
 
     `--set dataset=FOLDER` trains on your own PNG images. Test images are not looked at: `rnp
     evaluate` scores the model on them.
     """
     config = PRESETS[preset].override(list(settings))
-    training.train(config, out or Path("runs") / preset, resume, device)
+    training.train(config, out or Path("runs") / preset, resume, device, save_every)
 
 
 @commands.command("transfer")
@@ -135,9 +161,7 @@ def classifier_command(dataset, out):
 
 def _write_plot(path: Path, figure: Figure) -> None:
     with replacing(path) as temporary:
-        figure.savefig(
-            temporary, format=path.suffix[1:] or "png", dpi=records.DPI, bbox_inches="tight"
-        )
+        figure.savefig(temporary, dpi=records.DPI, bbox_inches="tight")
 
 
 @commands.command("evaluate")
@@ -147,7 +171,7 @@ def _write_plot(path: Path, figure: Figure) -> None:
     "--iwae", type=click.IntRange(0), default=0, help="Also the bound of so many samples."
 )
 @_path_option("--json", "path", help="Also write the scores and the model's history here.")
-@_path_option("--plot", help="Also draw the parses of four test images here.")
+@_path_option("--plot", callback=_picture, help="Also draw the parses of four test images here.")
 def evaluate_command(checkpoint, dataset, iwae, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     model = checkpoints.load(checkpoint)
@@ -176,7 +200,7 @@ def map_command(checkpoint):
 @_device_option(default="cpu", help="cpu, cuda, ...")
 @click.option("--learn", is_flag=True, help="Also time training to given errors on MNIST.")
 @_path_option("--json", "path", help="Also write all of it here.")
-@_path_option("--plot", help="Also draw it here.")
+@_path_option("--plot", callback=_picture, help="Also draw it here.")
 def bench_command(device, learn, path, plot):
     """Measure training and parsing beside a naive port and a plain VAE; takes two minutes or so."""
     result = bench.run(device)
@@ -236,11 +260,12 @@ def main():
         commands()
     except (
         ValueError,
-        FileNotFoundError,
-        FileExistsError,
+        OSError,
         checkpoints.CheckpointError,
         data.DataUnavailable,
         figures.FigureError,
         training.TrainingStopped,
     ) as error:
+        if isinstance(error, OSError) and error.strerror:
+            error = f"{error.filename or 'a file'} cannot be read or written: {error.strerror}."
         raise SystemExit(f"rnp: {error}") from None

@@ -1,13 +1,18 @@
 """Files that are either whole or not there."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
 
@@ -19,16 +24,70 @@ CODE = ("rnp_lib", "pyproject.toml", "requirements.lock", "workflow")
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes that name if the block succeeds.
 
-    Its suffix is that of `path`, since many writers choose the format by it.
+    Its suffix is that of `path`, since many writers choose the format by it. What processes that
+    were killed have left of the same file is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    start = f".{path.stem}.{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*{path.suffix}"):
+        if not _alive(left.name.removeprefix(start).removesuffix(path.suffix)):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{start}{os.getpid()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises ValueError, before the work for it is done, if a file cannot be written there."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and {path} needs a folder there: choose another.")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to, so {path} cannot be: choose another.")
+
+
+def _alive(pid: str) -> bool:
+    """Whether a process of this machine runs; yes where that cannot be said."""
+    if os.name != "posix" or not pid.isdecimal():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is made, until the block or this process ends.
+
+    Raises FileExistsError, which names the other, where one is in it already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "in-use.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"{folder} is in use by {path.read_text() or 'another process'}: wait until that has "
+            "ended, or choose another folder."
+        ) from None
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        path.write_text(f"process {os.getpid()} on {platform.node()} since {since}")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def read_json(path: str | Path) -> dict:

@@ -1,7 +1,10 @@
 """Model files: what comes back, and the one sentence with which a bad one is refused."""
 
 import json
+import os
+import platform
 import struct
+import subprocess
 
 import pytest
 import tiny
@@ -28,8 +31,9 @@ def path(model, tmp_path):
     return path
 
 
-def rewrite(path, tensors=None, drop=(), **changes):
-    """Change what is in a model's file: its tensors, or entries of its metadata."""
+def rewrite(path, tensors=None, drop=("sha256",), **changes):
+    """Change what is in a model's file: its tensors, or entries of its metadata. Unless told, it
+    has no hash then, as files of older versions."""
     with open(path, "rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         about = json.loads(file.read(size))["__metadata__"]
@@ -165,6 +169,57 @@ def test_missing_weights_are_refused(path):
     refused(path, "does not fit its weights", '"step"')
 
 
+def test_what_is_wrong_with_a_model_is_said_in_few_words(path):
+    rewrite(path, tensors={"other": torch.zeros(3)})  # every weight is missing
+    refused(path, "does not fit its weights", " …")
+    rewrite(path, metadata="[" * 100_000)
+    refused(path, "not a whole safetensors file")
+    rewrite(path, metadata=json.dumps({"config": {"x" * 5_000: 1}}))
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_changed_byte_is_found(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # of a weight
+    path.write_bytes(content)
+    refused(path, "damaged")
+    content[-100] ^= 1
+    start = content.index(b"0123")  # of the metadata
+    content[start : start + 4] = b"0124"
+    path.write_bytes(content)
+    refused(path, "damaged")
+
+
+def test_a_number_that_is_not_finite_is_neither_read_nor_written(model, path):
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.step[0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match="not finite, in step"):
+        checkpoints.save(path, model, {})
+    assert path.read_bytes() == before
+    rewrite(path, tensors=load_file(path) | {"step": torch.full((2, 32), torch.inf).half()})
+    refused(path, "not finite, in step")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("encoder", "image encoder"), ("map", "map"), ("training", "--resume")]
+)
+def test_a_file_of_another_kind_is_named(path, kind, word):
+    rewrite(path, format=f"rnp-{kind}-1")
+    refused(path, f"holds {'a' if kind == 'encoder' else 'the'}", word, "expected is a model")
+
+
+def test_a_full_disk_is_said_in_one_sentence(path, model, monkeypatch):
+    def full(*arguments):
+        raise checkpoints.SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match=f"{path} cannot be written: No space left"):
+        checkpoints.save(path, model, {})
+
+
 def test_an_unknown_setting_is_refused(path):
     rewrite_config(path, colour="red")
     refused(path, "unknown setting colour")
@@ -182,7 +237,7 @@ def test_metadata_without_a_config_is_refused(path, text):
 
 
 def test_a_file_without_metadata_is_refused(path):
-    rewrite(path, drop=["metadata"])
+    rewrite(path, drop=["metadata", "sha256"])
     refused(path)
 
 
@@ -221,6 +276,23 @@ def write_half(path):
     with replacing(path) as temporary:
         temporary.write_text("ha")
         raise KeyboardInterrupt
+
+
+def test_what_a_killed_process_left_is_cleaned_up(tmp_path):
+    path = tmp_path / "file.txt"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f".file.{platform.node()}-{dead.pid}.txt"
+    others = [
+        tmp_path / f".file.{platform.node()}-{os.getppid()}.txt",  # which is alive
+        tmp_path / f".file.elsewhere-{dead.pid}.txt",  # of another machine
+        tmp_path / f".other.{platform.node()}-{dead.pid}.txt",
+    ]
+    for leftover in (left, *others):
+        leftover.touch()
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
 
 def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):

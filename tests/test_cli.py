@@ -1,6 +1,7 @@
 """The command line: what it does, and the one line it answers a mistake with."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import rnp_lib
 from rnp_lib import checkpoints, cli, data
 from rnp_lib.analysis import parsing
 from rnp_lib.repro import readme
+from rnp_lib.training import loop
 
 
 @pytest.fixture
@@ -100,6 +102,37 @@ def test_a_device_that_is_not_there(rnp, nowhere):
     for device in ("gpu", "xla", "cuda:x" if not torch.cuda.is_available() else "mps"):
         failed(rnp("train", "mnist", "--device", device), repr(device), "cpu")
     assert not list(nowhere.iterdir())
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(rnp, nowhere, monkeypatch):
+    """Of models and data there are none here: they would be missed later."""
+    (nowhere / "file").touch()
+    (nowhere / "folder").mkdir()
+    for option, place, words in (
+        (["evaluate", "none", "--json"], "folder", ["folder is a folder"]),
+        (["evaluate", "none", "--plot"], "scores.text", [".text", "png"]),
+        (["evaluate", "none", "--plot"], "file/plot.png", ["file is a file"]),
+        (["bench", "--json"], "file/more/bench.json", ["file is a file"]),
+        (["classifier", "mnist", "--out"], "folder", ["folder is a folder"]),
+        (["train", "mnist", "--out"], "file", ["file is a file"]),
+        (["train", "mnist", "--out"], "file/run", ["file is a file"]),
+    ):
+        failed(rnp(*option, str(nowhere / place)), *words)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    failed(rnp("train", "mnist", "--out", str(nowhere / "run")), "cannot be written to")
+    assert sorted(path.name for path in nowhere.iterdir()) == ["file", "folder"]
+
+
+def test_trouble_with_a_disk_is_one_line(rnp, nowhere, monkeypatch):
+    tiny.write_pngs(nowhere / "pictures", 40)
+    monkeypatch.chdir(nowhere)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", "runs/mnist/metrics.csv")
+
+    monkeypatch.setattr(loop, "Log", full)
+    settings = tiny.arguments(tiny.config(dataset="pictures", images=(16, 16)))
+    failed(rnp("train", "mnist", *settings), "runs/mnist/metrics.csv", "No space left on device")
 
 
 def test_data_that_is_not_there_or_cannot_be_used(rnp, nowhere):

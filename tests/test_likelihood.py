@@ -257,7 +257,7 @@ class Linear(ImageModel):
         self.matrix = basis * torch.tensor([0.5, 1.0, 2.0])
         self.width = width
 
-    def encode(self, x):
+    def root(self, x):
         precision = 1 + self.matrix.square().sum(0) / 0.3
         mean = x.flatten(1) @ self.matrix / 0.3 / precision
         return Normal(mean, (self.width * precision.rsqrt()).expand_as(mean))

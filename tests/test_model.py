@@ -1,6 +1,8 @@
 """The model: one recursion, compared with a slow one, and what a ProgramTree promises."""
 
+import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -262,7 +264,7 @@ def test_a_child_s_program_influences_later_steps_only(t):
 
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 def test_gradients_run_through_the_feedback(feedback):
-    tree = make(2, tau=(3, 2), feedback=feedback).decode(programs(2).requires_grad_())
+    tree = make(2, tau=(3, 2), feedback=feedback).unroll(programs(2).requires_grad_(), 2)
     for t, child in enumerate(tree.children):
         for later, other in enumerate(tree.children):
             (gradient,) = torch.autograd.grad(
@@ -407,7 +409,7 @@ def test_images_are_parsed_whatever_stands_beside_them(encoder, feedback):
 def test_gradients_reach_every_parameter():
     for feedback in FEEDBACKS:
         model = make(2, torch.float32, tau=(2, 3), feedback=feedback)
-        model.parse(pictures(4, torch.float32)).canvas.square().sum().backward()
+        model.infer(pictures(4, torch.float32)).canvas.square().sum().backward()
         idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
         # The mean alone is decoded here, so of the last layer only the rows of σ get nothing.
         assert idle == set()
@@ -477,3 +479,60 @@ def test_programs_of_a_level_are_in_drawing_order():
     expected = [id(n) for child in tree.children for n in child.children]
     assert [id(n) for n in tree.programs(1)] == expected
     assert list(tree.programs(4)) == []
+
+
+# ---- what users give, and what they get ----------------------------------------------------------
+
+
+def test_images_may_be_of_any_kind_that_says_what_white_is():
+    model = make(2, torch.float32)
+    whole = (255 * pictures(3, torch.float32)).round()
+    expected = model.parse(whole / 255).canvas
+    for x in (whole.byte(), whole.byte().numpy(), whole.double() / 255, whole.numpy() / 255):
+        torch.testing.assert_close(model.parse(x).canvas, expected)
+        assert torch.equal(model.encode(x).mean, model.encode(whole / 255).mean)
+    assert len(model.parse(whole[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: 255 * x, "numbers from 0 to 255; divide"),
+        (lambda x: x - 1, "numbers from -1 to 0"),
+        (lambda x: x.clone().index_fill_(0, torch.tensor([1]), torch.nan), "nan"),
+        (lambda x: torch.where(x == 1, torch.inf, x), "numbers from 0 to inf"),
+        (lambda x: x.long(), "floating point or uint8: got torch.int64"),
+        (lambda x: x[0], "must be (B, 1, 12, 12)"),
+        (lambda x: x.numpy()[..., :5], "must be (B, 1, 12, 12)"),
+    ],
+)
+def test_other_images_are_refused_in_one_sentence(change, said):
+    model = make(2, torch.float32)
+    x = pictures(3, torch.float32)
+    x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    for door in (model.parse, model.encode):
+        with pytest.raises(ValueError, match=re.escape(said)) as caught:
+            door(change(x))
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).endswith(".")
+
+
+def test_no_gradients_are_kept_unless_asked_for():
+    model, x = make(2, torch.float32), pictures(2, torch.float32)
+    tree = model.parse(x)
+    found = [tree.canvas, model.encode(x).mean, model.decode(tree.z).canvas]
+    found += [model.sample(1).canvas, model.sample(2).parts]
+    assert not any(tensor.requires_grad for tensor in found)
+    found[0].numpy()  # as matplotlib does
+    assert torch.equal(copy.deepcopy(tree).canvas, tree.canvas)
+    assert model.infer(x).canvas.requires_grad
+
+
+def test_a_tree_is_one_readable_line_a_level_and_a_picture():
+    tree = make(2, torch.float32, tau=(2, 3)).sample(4)
+    first, *levels = repr(tree).splitlines()
+    assert first == "ProgramTree of 4 images, 2 levels below the root's"
+    assert [line.split(":")[0] for line in levels] == ["  level 2", "  level 1", "  level 0"]
+    assert [line.split()[2] for line in levels] == ["1", "2", "6"]
+    assert levels[0].endswith("canvas 12×12")
+    assert tree._repr_png_().startswith(b"\x89PNG")

@@ -30,7 +30,8 @@ def model_names() -> list[str]:
     """The models of checkpoints/ that have programs."""
     names = []
     for path in checkpoints.DIRECTORY.glob("*.safetensors"):
-        with suppress(checkpoints.CheckpointError):  # a map or a classifier
+        # A map or a classifier; a file without a config, which no model is loaded from.
+        with suppress(checkpoints.CheckpointError, KeyError, TypeError, AttributeError):
             if checkpoints.metadata(path)["config"].get("model", "rnp") == "rnp":
                 names.append(path.stem)
     return sorted(names)

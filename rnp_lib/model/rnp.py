@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -27,14 +28,39 @@ class ImageModel(nn.Module):
         self.config = config
         self.encoder = ENCODERS[config.encoder](config.image_size, 2 * config.z_dim)
 
-    def encode(self, x: Tensor) -> Normal:
-        """q(z | x): images (B, 1, H, W) in [0, 1] -> Normal over root programs, batch (B, |z|)."""
-        side = self.config.image_size
+    def images(self, x: Tensor | np.ndarray) -> Tensor:
+        """Images as the model takes them: (B, 1, H, W) of its type, on its device, in [0, 1].
+
+        Args:
+            x: of that shape, ink bright: numbers in [0, 1], or whole ones from 0 to 255 (uint8).
+
+        Raises ValueError for anything else, numbers that are not finite among them.
+        """
+        x, side = torch.as_tensor(x), self.config.image_size
         if x.ndim != 4 or x.shape[1:] != (1, side, side):
             raise ValueError(
                 f"images must be (B, 1, {side}, {side}) for this model: got {tuple(x.shape)}; "
                 f"make them square and greyscale and resize them to {side} pixels."
             )
+        if x.dtype == torch.uint8:
+            x = x / 255
+        if not x.is_floating_point():
+            raise ValueError(f"images must be floating point or uint8: got {x.dtype}.")
+        low, high = x.aminmax() if len(x) else (0, 1)
+        if not (low >= 0 and high <= 1):  # which also catches what is no number
+            raise ValueError(
+                f"images must be in [0, 1], ink bright: got numbers from {low:.4g} to {high:.4g}; "
+                "divide by the value of white, and leave out what is not finite."
+            )
+        return x.to(next(self.parameters()))
+
+    @torch.no_grad()
+    def encode(self, x: Tensor | np.ndarray) -> Normal:
+        """q(z | x): images, see `images` -> Normal over root programs, batch (B, |z|)."""
+        return self.root(self.images(x))
+
+    def root(self, x: Tensor) -> Normal:
+        """`encode` with gradients, for images as the model takes them."""
         return normal(*self.encoder(x).chunk(2, -1))
 
     def unroll(
@@ -58,6 +84,7 @@ class ImageModel(nn.Module):
             return Guide()
         return Reading(self.reader, x, noise, seen, self.config.reader_without)
 
+    @torch.no_grad()
     def decode(self, z: Tensor, level: int | None = None) -> ProgramTree:
         """Run programs z (B, |z|) of a level (K, the root's, unless told) down to the leaves."""
         level = self.config.depth if level is None else level
@@ -74,7 +101,8 @@ class ImageModel(nn.Module):
         until: int = 0,
         seen: Tensor | None = None,
     ) -> ProgramTree:
-        """A draw from the posterior of images x (B, 1, H, W), every program with its prior and KL.
+        """A draw from the posterior of images x (B, 1, H, W), every program with its prior and KL,
+        with gradients. Images are as `images` leaves them.
 
         Args:
             noise: (B, `config.noise`) from N(0, I); posterior means are taken unless it is given.
@@ -82,16 +110,18 @@ class ImageModel(nn.Module):
             seen: (B,), 0 for images that nothing but the root is told of: below it their programs
                 keep their prior.
         """
-        q = self.encode(x)
+        q = self.root(x)
         root, below = (None, None) if noise is None else self.split(noise)
         tree = self.unroll(draw(q, root), self.config.depth, until, self.reading(x, below, seen))
         prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean), validate_args=False)
         return replace(tree, prior=Chance(prior), posterior=Chance(q), kl=kl(q, prior))
 
-    def parse(self, x: Tensor) -> ProgramTree:
-        """The tree of the posterior means of images (B, 1, H, W), at every level."""
-        return self.infer(x)
+    @torch.no_grad()
+    def parse(self, x: Tensor | np.ndarray) -> ProgramTree:
+        """The tree of the posterior means of images, see `images`, at every level."""
+        return self.infer(self.images(x))
 
+    @torch.no_grad()
     def sample(self, n: int, seed: int = 0, temperature: float = 1.0) -> ProgramTree:
         """The trees of n programs drawn from the prior, every level of it.
 
@@ -194,6 +224,7 @@ class RNP(ImageModel):
         inverse = {"tanh": torch.atanh, "sin": torch.asin}[self.config.action_activation]
         return inverse(action.clamp(-1 + 1e-6, 1 - 1e-6))
 
+    @torch.no_grad()
     def resample(
         self, tree: ProgramTree, path: Sequence[int], seed: int = 0, temperature: float = 1.0
     ) -> ProgramTree:

@@ -15,7 +15,7 @@ from rnp_lib.model.transforms import place
 FORMAT = "rnp-tree-1"  # of `ProgramTree.to_json`
 
 
-@dataclass
+@dataclass(repr=False)
 class ProgramTree:
     """A program and everything below it, for a batch of B images.
 
@@ -64,6 +64,15 @@ class ProgramTree:
 
     def __len__(self) -> int:
         return len(self.z)
+
+    def __repr__(self) -> str:
+        """One line, and one for each level."""
+        lines = [f"ProgramTree of {len(self)} images, {self.level} levels below the root's"]
+        for level in range(self.level, -1, -1):
+            count, node = len(list(self.programs(level))), next(self.programs(level))
+            size = "×".join(map(str, node.canvas.shape[2:]))
+            lines.append(f"  level {level}: {count} × z of {node.z.shape[1]}, canvas {size}")
+        return "\n".join(lines)
 
     def __getitem__(self, index: slice | Tensor) -> "ProgramTree":
         """The same tree for some of the batch; `index` must keep the batch dimension."""

@@ -1,5 +1,6 @@
 """How trees are drawn: an image beside its parts, a tree of frames, canvases step by step."""
 
+import io
 from collections.abc import Collection
 
 import matplotlib.pyplot as plt
@@ -105,6 +106,14 @@ def tree(
         show(image, grey(x)[0])
         image.set_title("image")
     return figure
+
+
+def png(trees: ProgramTree) -> bytes:
+    """The first of a batch of trees as a PNG."""
+    figure, picture = tree(None, trees[:1]), io.BytesIO()
+    figure.savefig(picture, format="png", dpi=60)
+    plt.close(figure)
+    return picture.getvalue()
 
 
 def _node(figure: Figure, row: int, column: int, rows: int, columns: int, shift: float = 0) -> Axes:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,14 +18,15 @@ from tqdm import tqdm
 from rnp_lib import checkpoints, data
 from rnp_lib.config import Config
 from rnp_lib.data import splits
-from rnp_lib.files import replacing, write_json
+from rnp_lib.files import held, replacing, write_json
 from rnp_lib.machine import pick_device
 from rnp_lib.training import runs
 from rnp_lib.training.trainer import STATE, Trainer
 
 COLUMNS = "step images depth minutes lr loss sse kl part gradient_norm validation_sse".split()
 
-LOG_EVERY, SAVE_EVERY, VALIDATE_EVERY = 50, 500, 1000  # steps
+LOG_EVERY, VALIDATE_EVERY = 50, 1000  # steps
+SAVE_EVERY = 2.0  # minutes
 
 
 class TrainingStopped(RuntimeError):
@@ -38,16 +39,29 @@ class Log:
     def __init__(self, trainer: Trainer):
         self.path = trainer.out / "metrics.csv"
         self.printed = 0.0  # minutes into the run
-        rows = []
-        if trainer.step and self.path.exists():
-            with open(self.path, newline="") as file:
-                whole = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
-            # Rows later than the resumed state will be written again.
-            rows = [row for row in whole[1:] if int(row[0]) <= trainer.step]
+        # Rows later than the resumed state will be written again.
+        rows = [row for row in self._rows(trainer.step) if int(row[0]) <= trainer.step]
         with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(total=trainer.total, initial=trainer.step, unit="step", disable=hidden)
+
+    def _rows(self, step: int) -> list[list[str]]:
+        """What was written until a step; a last row that was torn is left out."""
+        if not step or not self.path.exists():
+            return []
+        try:
+            with open(self.path, newline="") as file:
+                head, *rows = csv.reader(file)
+            rows = rows[:-1] if rows and len(rows[-1]) < len(COLUMNS) else rows
+            if head == COLUMNS and all(len(row) == len(COLUMNS) and int(row[0]) for row in rows):
+                return rows
+        except (csv.Error, ValueError):
+            pass
+        raise checkpoints.CheckpointError(
+            f"{self.path} is not the log of this run: restore it, or delete it to go on without "
+            "the rows so far."
+        )
 
     def write(self, trainer: Trainer, values: Tensor, validation: float | None) -> None:
         """A row of values as `Trainer.train_step` reports them, means since the row before."""
@@ -71,10 +85,10 @@ class Log:
 
 
 @contextlib.contextmanager
-def _stop_on_signal(trainer: Trainer) -> Iterator[Callable[[bool], bool]]:
+def _stop_on_signal() -> Iterator[list[int]]:
     """Turns the first Ctrl-C or SIGTERM into a request, so that no step is left half done.
 
-    Yields what says whether to stop now: several processes ask each other, in steps where all meet.
+    Yields the requests so far.
     """
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     requests = []
@@ -84,24 +98,31 @@ def _stop_on_signal(trainer: Trainer) -> Iterator[Callable[[bool], bool]]:
         if not dist.is_initialized():  # torchrun may pass on what its processes got already
             signal.signal(number, previous[number])  # a second one ends at once
 
-    def agreed(meeting: bool) -> bool:
-        if trainer.world == 1 or not meeting:
-            return bool(requests) and trainer.world == 1
-        asked = torch.tensor(len(requests), device=trainer.device)
-        dist.all_reduce(asked)
-        return bool(asked)
-
     try:
         for number in previous:
             signal.signal(number, request)
-        yield agreed
+        yield requests
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def train_to_end(trainer: Trainer) -> None:
+def _agreed(trainer: Trainer, wishes: list[bool], meeting: bool) -> list[bool]:
+    """Which wishes any process has; several processes ask each other in steps where all meet."""
+    if trainer.world == 1:
+        return wishes
+    if not meeting:
+        return [False] * len(wishes)
+    asked = torch.tensor(wishes, dtype=torch.int, device=trainer.device)
+    dist.all_reduce(asked)
+    return asked.bool().tolist()
+
+
+def train_to_end(trainer: Trainer, save_every: float = SAVE_EVERY) -> None:
     """Train to the end of the schedule, logging, saving and validating now and then.
+
+    Args:
+        save_every: minutes between states.
 
     Raises:
         TrainingStopped: on Ctrl-C or SIGTERM (after saving) and on a loss that is not finite
@@ -109,23 +130,27 @@ def train_to_end(trainer: Trainer) -> None:
     """
     log = Log(trainer) if trainer.rank == 0 else None
     started = time.monotonic() - trainer.seconds
-    gathered = []
-    with _stop_on_signal(trainer) as agreed:
+    saved = time.monotonic()
+    with _stop_on_signal() as requests:
         while trainer.step < trainer.total:
-            gathered.append(trainer.train_step())
+            trainer.values.append(trainer.train_step())
             step, last = trainer.step, trainer.step == trainer.total
-            logging = step % LOG_EVERY == 0
-            validating = step % VALIDATE_EVERY == 0 or step in trainer.stage_ends
-            stopping = agreed(logging)
-            saving = step % SAVE_EVERY == 0 or last or stopping
-            if logging or validating or saving:
-                values = _mean(gathered, trainer)
-                gathered.clear()
+            validating = step % VALIDATE_EVERY == 0 or step in trainer.stage_ends  # the last is one
+            logging = step % LOG_EVERY == 0 or validating
+            due = time.monotonic() - saved >= 60 * save_every
+            stopping, due = _agreed(trainer, [bool(requests), due], logging)
+            saving = stopping or due or last
+            if logging or saving:
+                mean = _mean(trainer)
                 trainer.seconds = time.monotonic() - started
+            if logging:
+                trainer.values.clear()
                 if log:
-                    log.write(trainer, values, trainer.validate() if validating else None)
-            if saving and trainer.rank == 0:
-                trainer.save_state()
+                    log.write(trainer, mean, trainer.validate() if validating else None)
+            if saving:
+                saved = time.monotonic()
+                if trainer.rank == 0:
+                    trainer.save_state()
             if stopping and not last:
                 raise TrainingStopped(
                     f"stopped at step {step} of {trainer.total}; the same command with --resume "
@@ -133,9 +158,10 @@ def train_to_end(trainer: Trainer) -> None:
                 )
 
 
-def _mean(values: list[Tensor], trainer: Trainer) -> Tensor:
-    """The mean over steps and processes, each of which saw its share of the images."""
-    mean = torch.stack(values).mean(0)
+def _mean(trainer: Trainer) -> Tensor:
+    """The mean of a trainer's values over steps and processes, each of which saw its share of the
+    images."""
+    mean = torch.stack(trainer.values).mean(0)
     if trainer.world > 1:
         dist.all_reduce(mean)
         mean /= trainer.world
@@ -155,6 +181,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     device: str | torch.device | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> Path:
     """Train a model; under `torchrun`, with all its processes. Test images are not looked at.
 
@@ -163,35 +190,38 @@ def train(
             the end, model.safetensors.
         resume: go on from the state in `out`, if there is one.
         device: "cpu", "cuda", …; the GPU if there is one unless told.
+        save_every: minutes between states.
 
     Returns:
         The path of the trained model, weights averaged; its metadata hold run.json.
 
     Raises:
         TrainingStopped: see `train_to_end`.
-        FileExistsError: `out` holds a run already and `resume` is False.
+        FileExistsError: `out` holds a run already and `resume` is False, or another process is
+            training in it.
         CheckpointError: the run in `out` cannot go on like this, see `runs.go_on`.
     """
     out = Path(out)
-    resuming = (out / STATE).exists()
-    if resuming and not resume:
-        raise FileExistsError(
-            f"{out} holds a run already: go on with it by --resume, or choose another --out."
-        )
     with _processes(device) as device:
         images, labels = data.load(config.dataset, "train", config.image_size)
         images, labels = data.leave_out(images, labels, config.without)
         split = splits.validation(config.dataset, images, labels)
         trainer = Trainer(config, images[split.train], images[split.validation], out, device)
         run = runs.describe(trainer, data.digest(images, labels), split.what)
-        if resuming:
-            run = runs.go_on(trainer, run)
-            trainer.load_state()
-        if trainer.rank == 0:
-            write_json(out / runs.FILE, run)
-        train_to_end(trainer)
-        if trainer.rank == 0:
-            _publish(trainer, run)
+        with held(out) if trainer.rank == 0 else contextlib.nullcontext():
+            if (out / STATE).exists():
+                if not resume:
+                    raise FileExistsError(
+                        f"{out} holds a run already: go on with it by --resume, or choose another "
+                        "--out."
+                    )
+                run = runs.go_on(trainer, run)
+                trainer.load_state()
+            if trainer.rank == 0:
+                write_json(out / runs.FILE, run)
+            train_to_end(trainer, save_every)
+            if trainer.rank == 0:
+                _publish(trainer, run)
         return out / "model.safetensors"
 
 

@@ -36,8 +36,8 @@ def describe(trainer: Trainer, data_sha256: str, validation: str) -> dict:
 def go_on(trainer: Trainer, now: dict) -> dict:
     """The description of the run in the trainer's folder, if it can go on as `now` describes.
 
-    Other code, packages, chips or numbers of threads and processes may round differently: they
-    are printed, and noted in the description.
+    Other code, packages, chips or numbers of threads and processes may round differently, and the
+    last stage may see more images than was planned: both are printed, and noted in the description.
 
     Raises:
         CheckpointError: it would become another run, by other settings, precision, kind of device,
@@ -56,18 +56,33 @@ def go_on(trainer: Trainer, now: dict) -> dict:
         raise CheckpointError(
             f"{path} does not describe a run ({error}): restore it, or choose another --out."
         ) from None
-    if changed := _changes(decisive, _decisive(now)):
+    changed = _changes(decisive, _decisive(now))
+    longer = changed.pop("images", None) if _is_longer(*changed.get("images", ())) else None
+    if changed:
         back = " and ".join(_way_back(name, was) for name, (was, _) in changed.items())
         raise CheckpointError(
             f"the run in {trainer.out} was started otherwise ({_words(changed)}): resume with "
             f"{back}, or choose another --out."
         )
-    if changed := _changes(incidental, _incidental(now)):
-        if trainer.rank == 0:
-            print(f"resumed with {_words(changed)}: numbers may round differently", flush=True)
+    changed = _changes(incidental, _incidental(now))
+    says = [f"{_words(changed)}: numbers may round differently"] if changed else []
+    if longer:
+        then["config"]["images"] = now["config"]["images"]
+        rate = "" if trainer.config.decay == "none" else ", and its learning rate is higher again"
+        says += [f"{_words({'images': longer})}: it goes on for longer{rate}"]
+        changed["images"] = longer
+    if says and trainer.rank == 0:
+        print(f"resumed with {'; '.join(says)}", flush=True)
+    if changed:
         entry = {"started": now["started"], "changed": changed}
         then["resumed"] = [*then.get("resumed", []), entry]
     return then
+
+
+def _is_longer(then: tuple = (), now: tuple = ()) -> bool:
+    """Whether only the last stage differs, by more images."""
+    same = len(then) == len(now) > 0 and then[:-1] == now[:-1]
+    return same and now[-1] > then[-1]
 
 
 def _decisive(run: dict) -> dict:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rnp_lib import checkpoints
+from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
 from rnp_lib.model import build
 from rnp_lib.model.encoder import MatrixConv2d
@@ -23,7 +24,7 @@ from rnp_lib.training.muon import Muon
 from rnp_lib.training.step import Step, precision
 
 STATE = "state.safetensors"
-STATE_FORMAT = "rnp-training-2"  # 1 went with other random numbers
+STATE_FORMAT = "rnp-training-3"  # 1 went with other random numbers, 2 held no `values`
 
 
 class Objective(nn.Module):
@@ -60,6 +61,10 @@ class Trainer:
     """One training run: its model, optimisers, average of weights, and place in the schedule.
 
     It neither reads nor sets torch's global generator.
+
+    Attributes:
+        step, seconds: so far.
+        values: what `train_step` returned in the steps since it was last written down.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Trainer:
         self.update = Step(self.objective, self.optimisers, config, share, self.precision, replay)
         self.average = AveragedModel(self.model)
         self.step, self.seconds = 0, 0.0
+        self.values: list[Tensor] = []
 
     def depth(self, step: int) -> int:
         """Levels unrolled in a step."""
@@ -148,16 +154,27 @@ class Trainer:
             for j, state in optimiser.state_dict()["state"].items():
                 parts[f"optimiser.{i}.{j}"] = state
         tensors = {f"{part}.{k}": v for part, state in parts.items() for k, v in state.items()}
+        if self.values:
+            tensors["values"] = torch.stack(self.values)
         about = {"step": self.step, "seconds": self.seconds}
         checkpoints.write(self.out / STATE, STATE_FORMAT, tensors, about)
 
     def load_state(self) -> None:
         """Go on from `save_state` of the same configuration.
 
-        Raises CheckpointError for a file that is not whole or of another format.
+        Raises CheckpointError for a file that is not whole, of another format or another model.
         """
-        tensors, about = checkpoints.read(self.out / STATE, STATE_FORMAT)
+        path = self.out / STATE
+        tensors, about = checkpoints.read(path, STATE_FORMAT)
+        try:
+            self._load(tensors, about)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} is not a state of this run ({checkpoints.brief(error)}): restore it, or "
+                "delete it to begin again."
+            ) from None
 
+    def _load(self, tensors: dict[str, Tensor], about: dict) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -171,3 +188,4 @@ class Trainer:
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({"state": states, "param_groups": groups})
         self.step, self.seconds = about["step"], about["seconds"]
+        self.values = list(tensors.get("values", ()))
