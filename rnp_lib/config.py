@@ -65,7 +65,9 @@ class Config:
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     # What is drawn
-    dataset: str = "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
+    dataset: Annotated[str, Field(min_length=1)] = (
+        "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
+    )
     without: Counts = ()  # classes (labels) left out of training, validation and test
     image_size: Side = 28  # side of the root canvas, pixels
     patch_size: Side = 14  # side of every decoded patch and of every canvas below the root, pixels

@@ -8,10 +8,12 @@ import os
 import pickle
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -458,7 +460,9 @@ def test_omniglot_is_checked_by_content(drawings: Path, file, content, expected:
 
 def _draw(path: Path, shade: int = 10, shape: tuple[int, ...] = (28, 28)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_png(np.full(shape, shade, np.uint8)))
+    pixels = np.full(shape, shade, np.uint8)
+    pixels[:4, :4] = shade + 1 if shade < 255 else 254  # or it would be blank
+    path.write_bytes(_png(pixels))
 
 
 def test_every_tenth_png_is_test_and_sub_folders_are_the_labels(tmp_path: Path) -> None:
@@ -483,8 +487,46 @@ def test_train_and_test_sub_folders_are_the_splits_and_share_labels(tmp_path: Pa
 def test_dark_ink_on_white_is_inverted_as_a_whole_set(tmp_path: Path) -> None:
     for i, shade in enumerate((255, 255, 0)):
         _draw(tmp_path / f"{i}.png", shade)
-    images = torch.cat([data.load(str(tmp_path), split)[0] for split in data.SPLITS])
-    assert images.mean((1, 2, 3)).tolist() == [0, 1, 0]
+    with pytest.warns(UserWarning, match="67% of the images in .* light ground"):
+        images = torch.cat([data.load(str(tmp_path), split)[0] for split in data.SPLITS])
+    assert images.mean((1, 2, 3)).tolist() == pytest.approx([0, 1, 0], abs=1e-4)
+
+
+def test_blank_images_are_told(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(_png(np.zeros((28, 28), np.uint8)))
+    with pytest.raises(ValueError, match=r"all 4 images in .* are blank"):
+        data.load(str(tmp_path))
+    _draw(tmp_path / "5.png")
+    with pytest.warns(UserWarning, match=r"4 of 5 images in .* are blank"):
+        data.load(str(tmp_path))
+
+
+def test_sixteen_bits_are_read_as_eight(tmp_path: Path) -> None:
+    pixels = np.arange(0, 2**16, 2**16 // (28 * 28), dtype=np.uint16)[: 28 * 28].reshape(28, 28)
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(_png(pixels, "I;16"))
+    image = data.load(str(tmp_path))[0][0, 0].double()
+    assert (image.numpy() * 255 - pixels / 257).__abs__().max() <= 0.501
+
+
+def test_a_huge_picture_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    _draw(tmp_path / "0.png")
+    for name, content in (
+        ("4001×4000 pixels", _png(np.zeros((4000, 4001), np.uint8))),
+        ("cannot be read as a PNG", _bomb(50_000)),
+    ):
+        (tmp_path / "1.png").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"1\.png .*{name}"):
+            data.load(str(tmp_path))
+
+
+def _bomb(side: int) -> bytes:
+    """A PNG of side² pixels, none of them there."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b""), b"IEND"]
+    packed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def test_transparent_paper_is_white(tmp_path: Path) -> None:
@@ -509,8 +551,8 @@ def test_a_folder_with_too_few_pngs_is_refused(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         (_png(np.zeros((20, 30), np.uint8)), "is 30×20 pixels: crop or pad"),
-        (b"no picture", "cannot be read as a PNG"),
-        (_png(np.zeros((28, 28), np.uint16), "I;16"), "has 16 bits a pixel"),
+        (b"no picture", "is not a PNG"),
+        (_png(np.zeros((28, 28), np.uint8))[:50], "cannot be read as a PNG"),
     ],
 )
 def test_a_bad_png_is_named(tmp_path: Path, content: bytes, problem: str) -> None:

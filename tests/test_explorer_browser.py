@@ -209,7 +209,7 @@ def test_a_stroke_a_slider_and_the_keyboard(server, page):
         {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
     )
     page.wait_for_selector(".rnp .status.wrong")
-    assert status.inner_text() == "The file is not a PNG that can be read: choose another one."
+    assert status.inner_text() == "The picture is not a PNG: make it one, or leave it out."
     chart = page.locator(".rnp .map")
     settled(page, lambda: chart.click(position={"x": 150, "y": 200}))
     page.wait_for_function(

@@ -1,13 +1,13 @@
 """A user's own images: a folder of PNGs."""
 
+import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rnp_lib.data.images import SPLITS, Arrays, resize
+from rnp_lib.data.png import read_grey
 
 
 def read_folder(root: Path, size: int) -> Arrays:
@@ -31,7 +31,9 @@ def read_folder(root: Path, size: int) -> Arrays:
         )
         for split, pngs in found.items()
     }
-    if torch.cat([images for images, _ in arrays.values()]).float().mean() > 127.5:
+    every_image = torch.cat([images for images, _ in arrays.values()])
+    _check(every_image, root)
+    if every_image.float().mean() > 127.5:
         return {split: (255 - images, labels) for split, (images, labels) in arrays.items()}
     return arrays
 
@@ -43,18 +45,30 @@ def _found(root: Path) -> list[tuple[Path, Path]]:
 
 
 def _read_png(path: Path) -> Tensor:
-    """Greyscale uint8 (1, 1, S, S); transparent parts count as white paper."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                raise ValueError(f"{path} has 16 bits a pixel: save it with 8")
-            if image.has_transparency_data:
-                drawn = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), drawn)
-            pixels = np.array(image.convert("L"))
-    except (OSError, SyntaxError) as why:
-        raise ValueError(f"{path} cannot be read as a PNG ({why}): remove or repair it") from why
+    """Greyscale uint8 (1, 1, S, S)."""
+    pixels = read_grey(path, str(path))
     height, width = pixels.shape
     if height != width:
         raise ValueError(f"{path} is {width}×{height} pixels: crop or pad it to a square")
     return torch.from_numpy(pixels)[None, None]
+
+
+def _check(images: Tensor, root: Path) -> None:
+    """Warns of images that show nothing, and where some grounds are light and others dark.
+
+    images: uint8 (N, 1, S, S).
+    """
+    blank = int((images.amax((1, 2, 3)) == images.amin((1, 2, 3))).sum())
+    if blank == len(images):
+        raise ValueError(f"all {blank} images in {root} are blank: there is nothing to learn.")
+    border = torch.cat([images[..., [0, -1], :].flatten(1), images[..., [0, -1]].flatten(1)], 1)
+    light = (border.float().median(1).values > 127.5).float().mean().item()
+    if blank:
+        warnings.warn(f"{blank} of {len(images)} images in {root} are blank.", stacklevel=2)
+    if 0 < light < 1:
+        warnings.warn(
+            f"{light:.0%} of the images in {root} have a light ground and the others a dark one: "
+            "all are inverted alike, or none is; make them alike if it is not the ink that "
+            "reaches the border.",
+            stacklevel=2,
+        )

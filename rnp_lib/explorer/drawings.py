@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
+from rnp_lib.data.png import read_grey
+
 FINE = 8  # drawn at this many times the resolution, then averaged: soft edges as in scanned ink
 MAX_BYTES = 5_000_000
-MAX_PIXELS = 16_000_000
 MAX_POINTS = 20_000
 
 
@@ -95,19 +96,7 @@ def from_png(data: bytes, dataset: str, size: int) -> Tensor:
         ValueError: the file is no PNG, is too large, or shows nothing.
     """
     check_size(len(data))
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(
-                    f"the picture has {width}×{height} pixels: make it smaller than "
-                    f"{MAX_PIXELS / 1e6:.0f} megapixels."
-                )
-            rgba = image.convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        raise ValueError("the file is not a PNG that can be read: choose another one.") from None
-    white = Image.new("RGBA", rgba.size, "white")
-    ink = np.asarray(Image.alpha_composite(white, rgba).convert("L"), np.float32) / 255
+    ink = read_grey(io.BytesIO(data), "the picture").astype(np.float32) / 255
     border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
     ground = np.median(border)
     ink = (ground - ink if ground > 0.5 else ink - ground).clip(0)
