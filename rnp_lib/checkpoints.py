@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rnp_lib.config import Config
-from rnp_lib.files import ROOT, replacing, sha256
+from rnp_lib.files import ROOT, Expected, replacing, sha256
 from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
 
@@ -30,7 +30,7 @@ KINDS = {
 }
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Expected):
     """A file that cannot be used, and why."""
 
 

@@ -3,28 +3,38 @@
 import difflib
 import functools
 import json
+from importlib import import_module
 from pathlib import Path
 
 import click
-import torch
-from matplotlib.backend_bases import FigureCanvasBase
-from matplotlib.figure import Figure
 
-from rnp_lib import checkpoints, data, plots
-from rnp_lib.analysis import classifier, controls, parsing
-from rnp_lib.analysis.transfer import TASKS
-from rnp_lib.bench import run as bench
-from rnp_lib.bench.report import report
-from rnp_lib.explorer import maps
-from rnp_lib.files import ROOT, check_writable, read_json, replacing, write_json
-from rnp_lib.machine import pick_device
+from rnp_lib.files import ROOT, Expected, check_writable, read_json, replacing, write_json
 from rnp_lib.presets import PRESETS
-from rnp_lib.repro import notebooks as figures
-from rnp_lib.repro import readme, recipe, records
-from rnp_lib.training import loop as training
+
+# Everything else is imported by the commands that need it: torch takes seconds.
 
 
-def _usable(context: click.Context, option: click.Option, name: str | None) -> torch.device:
+class _OneOf(click.ParamType):
+    """One of names that a module knows."""
+
+    def __init__(self, name: str, module: str, names: str):
+        self.name, self.module, self.names = name, module, names
+
+    def convert(self, value: str, parameter, context) -> str:
+        known = list(getattr(import_module(f"rnp_lib.{self.module}"), self.names))
+        if value not in known:
+            self.fail(f"{value!r} is not one of {', '.join(known)}.", parameter, context)
+        return value
+
+
+_TASK = _OneOf("task", "analysis.transfer", "TASKS")
+
+
+def _usable(context: click.Context, option: click.Option, name: str | None):
+    import torch
+
+    from rnp_lib.machine import pick_device
+
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     usable = ["cpu", accelerator.type] if accelerator else ["cpu"]
     if name and name.split(":")[0] not in usable:
@@ -39,8 +49,12 @@ def _file(context: click.Context, option: click.Option, path: Path | None) -> Pa
 
 
 def _picture(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    from matplotlib.backend_bases import FigureCanvasBase
+
     kinds = FigureCanvasBase.get_supported_filetypes()
-    if path and path.suffix[1:] not in kinds:
+    if path.suffix[1:] not in kinds:
         raise ValueError(f"{path} cannot be drawn: its ending must be one of {', '.join(kinds)}.")
     return _file(context, option, path)
 
@@ -72,6 +86,8 @@ def commands():
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def data_command(names):
     """Fetch data sets (all of them unless named) and say where each came from."""
+    from rnp_lib import data
+
     missing = []
     for name in names or data.NAMES:
         try:
@@ -93,7 +109,7 @@ def data_command(names):
 @click.option(
     "--save-every",
     type=click.FloatRange(0),
-    default=training.SAVE_EVERY,
+    default=2.0,
     help="Minutes between states to go on from.",
 )
 @_device_option()
@@ -103,16 +119,18 @@ def train_command(preset, settings, out, resume, save_every, device):
     `--set dataset=FOLDER` trains on your own PNG images. Test images are not looked at: `rnp
     evaluate` scores the model on them.
     """
+    from rnp_lib.training import loop
+
     config = PRESETS[preset].override(list(settings))
-    training.train(config, out or Path("runs") / preset, resume, device, save_every)
+    loop.train(config, out or Path("runs") / preset, resume, device, save_every)
 
 
 @commands.command("transfer")
-@click.argument("task", type=click.Choice(list(TASKS)))
-@click.option("--model", type=click.Choice(list(controls.MODELS)), default="rnp")
+@click.argument("task", type=_TASK)
+@click.option("--model", type=_OneOf("model", "analysis.controls", "MODELS"), default="rnp")
 @click.option(
     "--condition",
-    type=click.Choice(controls.TRIED["rnp"]),
+    type=_OneOf("condition", "analysis.controls", "ALONE"),
     default="encoder",
     help="What may adapt to the new characters.",
 )
@@ -129,6 +147,8 @@ def train_command(preset, settings, out, resume, save_every, device):
 def transfer_command(task, model, condition, seed, shots, draw, settings, base, out, device):
     """Run one trial of transfer: unless told, retrain the image encoder of a committed model for
     characters that it has not seen."""
+    from rnp_lib.analysis import controls
+
     out = out or Path("runs") / f"encoder-{task}.safetensors"
     trial = controls.Trial(model, condition, seed, shots, draw)
     if out.suffix == ".json":
@@ -139,11 +159,13 @@ def transfer_command(task, model, condition, seed, shots, draw, settings, base, 
 
 
 @commands.command("collect")
-@click.argument("task", type=click.Choice(list(TASKS)))
+@click.argument("task", type=_TASK)
 @click.argument("trials", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_path_option("--out", help="figures/transfer_TASK.json")
 def collect_command(task, trials, out):
     """Put records of a task's trials, as `rnp transfer` writes them, into one record."""
+    from rnp_lib.analysis import controls
+
     record = controls.collect(task, trials)
     write_json(out or Path("figures") / f"transfer_{task}.json", record)
     click.echo(controls.table(record))
@@ -154,12 +176,16 @@ def collect_command(task, trials, out):
 @_path_option("--out", help="runs/classifier-DATASET.safetensors")
 def classifier_command(dataset, out):
     """Train the small classifier that judges samples: some minutes on one CPU core."""
+    from rnp_lib.analysis import classifier
+
     path = out or Path("runs") / f"classifier-{dataset}.safetensors"
     accuracy = classifier.train_classifier(dataset, path)
     click.echo(f"{path}: {accuracy:.2%} of the validation images")
 
 
-def _write_plot(path: Path, figure: Figure) -> None:
+def _write_plot(path: Path, figure) -> None:
+    from rnp_lib.repro import records
+
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=records.DPI, bbox_inches="tight")
 
@@ -174,6 +200,9 @@ def _write_plot(path: Path, figure: Figure) -> None:
 @_path_option("--plot", callback=_picture, help="Also draw the parses of four test images here.")
 def evaluate_command(checkpoint, dataset, iwae, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
+    from rnp_lib import checkpoints, data, plots
+    from rnp_lib.analysis import parsing
+
     model = checkpoints.load(checkpoint)
     if plot and model.config.model == "vae":
         raise ValueError("a plain VAE has no parts to draw: leave out --plot.")
@@ -185,14 +214,15 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot):
         write_json(path, {"numbers": scores, "model": checkpoints.metadata(checkpoint)})
     if plot:
         spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
-        with torch.no_grad():
-            _write_plot(plot, plots.parsing(spread, model.parse(spread)))
+        _write_plot(plot, plots.parsing(spread, model.parse(spread)))
 
 
 @commands.command("map")
 @click.argument("checkpoint")
 def map_command(checkpoint):
     """Map a model's programs of test images for the explorer: a minute or two on one CPU core."""
+    from rnp_lib.explorer import maps
+
     click.echo(maps.make(checkpoint))
 
 
@@ -203,6 +233,10 @@ def map_command(checkpoint):
 @_path_option("--plot", callback=_picture, help="Also draw it here.")
 def bench_command(device, learn, path, plot):
     """Measure training and parsing beside a naive port and a plain VAE; takes two minutes or so."""
+    from rnp_lib import plots
+    from rnp_lib.bench import run as bench
+    from rnp_lib.bench.report import report
+
     result = bench.run(device)
     if learn:
         result["learn"] = bench.learn(device)
@@ -215,24 +249,34 @@ def bench_command(device, learn, path, plot):
 
 @commands.command("figures")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--mode", type=click.Choice(records.MODES), default="full")
+@click.option(
+    "--mode",
+    type=_OneOf("mode", "repro.records", "MODES"),
+    default="full",
+    help="quick, full or paper.",
+)
 @click.option("-p", "--parameter", "parameters", nargs=2, multiple=True, metavar="NAME VALUE")
 def figures_command(names, mode, parameters):
     """Run the notebooks (all unless named, as 01, parsing or 01_parsing) and make their figures.
 
     Mode paper first trains, or goes on training, the models that are not in runs/paper-NAME yet.
     """
+    from rnp_lib.repro import notebooks
 
     def train(preset: str) -> None:
-        training.train(PRESETS[preset], ROOT / "runs" / preset, resume=True)
+        from rnp_lib.training import loop
 
-    figures.run_notebooks(names, mode, dict(parameters), prepare=train)
+        loop.train(PRESETS[preset], ROOT / "runs" / preset, resume=True)
+
+    notebooks.run_notebooks(names, mode, dict(parameters), prepare=train)
 
 
 @commands.command("readme")
 @click.option("--write", is_flag=True, help="Change them.")
 def readme_command(write):
     """Say where numbers of README and docs/ are not those of the records; exit status 1 if so."""
+    from rnp_lib.repro import readme
+
     stale = False
     for page in readme.pages():
         old = page.read_text(encoding="utf-8")
@@ -251,6 +295,8 @@ def readme_command(write):
 @click.argument("runs", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def recipe_command(runs):
     """Fill docs/recipe.json with the numbers of the runs in a folder, as workflow/ leaves them."""
+    from rnp_lib.repro import recipe
+
     write_json(recipe.PATH, recipe.collect(read_json(recipe.PATH), runs))
 
 
@@ -258,14 +304,7 @@ def main():
     """Run a command; an expected error is one sentence and exit status 1."""
     try:
         commands()
-    except (
-        ValueError,
-        OSError,
-        checkpoints.CheckpointError,
-        data.DataUnavailable,
-        figures.FigureError,
-        training.TrainingStopped,
-    ) as error:
+    except (ValueError, OSError, Expected) as error:
         if isinstance(error, OSError) and error.strerror:
             error = f"{error.filename or 'a file'} cannot be read or written: {error.strerror}."
         raise SystemExit(f"rnp: {error}") from None

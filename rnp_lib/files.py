@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]  # the repository
 CODE = ("rnp_lib", "pyproject.toml", "requirements.lock", "workflow")
 
 
+class Expected(RuntimeError):
+    """What can go wrong, and what to do about it, in one sentence: all that a command answers."""
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes that name if the block succeeds.

@@ -13,6 +13,7 @@ from PIL import Image
 import rnp_lib
 from rnp_lib import checkpoints, cli, data
 from rnp_lib.analysis import parsing
+from rnp_lib.files import ROOT, version
 from rnp_lib.repro import readme
 from rnp_lib.training import loop
 
@@ -66,6 +67,26 @@ def test_help(rnp, arguments, words):
     assert (code, err) == (0, "")
     for word in words:
         assert word in out
+
+
+def test_help_is_there_at_once():
+    """torch takes seconds to import."""
+    code = "import sys; from rnp_lib import cli; sys.argv = ['rnp', '--help']\n"
+    code += "try: cli.main()\n"
+    code += "finally: assert not {'torch', 'matplotlib', 'numpy'} & {*sys.modules}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "figures" in done.stdout
+
+
+def test_the_package_has_what_it_names():
+    assert {name for name in rnp_lib.__all__ if hasattr(rnp_lib, name)} == {*rnp_lib.__all__}
+    assert {*rnp_lib.__all__, "__version__"} <= {*dir(rnp_lib)}
+    assert rnp_lib.load is checkpoints.load
+    assert rnp_lib.__version__ == version("rnp-lib")
+    assert (ROOT / "rnp_lib" / "py.typed").exists()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = rnp_lib.nothing
 
 
 def test_unknown_names_are_refused_with_the_known_ones(rnp, nowhere):

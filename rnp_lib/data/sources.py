@@ -25,14 +25,14 @@ import numpy as np
 from rnp_lib.data import official
 from rnp_lib.data.images import Arrays
 from rnp_lib.data.official import Corrupt
-from rnp_lib.files import ROOT
+from rnp_lib.files import ROOT, Expected
 
 DATA = ROOT / "data"  # downloads and built caches; RNP_DATA is only ever read
 PATIENCE = 10  # seconds a server may stay silent
 MNIST_PICKLE = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 
 
-class DataUnavailable(RuntimeError):
+class DataUnavailable(Expected):
     """A data set is neither on this machine nor to be had; says what was tried and what to do."""
 
 

@@ -74,6 +74,12 @@ class ProgramTree:
             lines.append(f"  level {level}: {count} × z of {node.z.shape[1]}, canvas {size}")
         return "\n".join(lines)
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the first tree of the batch."""
+        from rnp_lib import plots  # which draws trees, and needs them: only when asked to
+
+        return plots.png(self)
+
     def __getitem__(self, index: slice | Tensor) -> "ProgramTree":
         """The same tree for some of the batch; `index` must keep the batch dimension."""
         if not isinstance(index, (slice, Tensor)):

@@ -19,7 +19,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from rnp_lib.files import ROOT, read_json
+from rnp_lib.files import ROOT, Expected, read_json
 from rnp_lib.repro import records
 
 # Notebook -> the figures it makes, in the order in which the notebooks run.
@@ -63,7 +63,7 @@ REPORT_EVERY = 30.0  # seconds between signs of life where there is no terminal 
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
-class FigureError(RuntimeError):
+class FigureError(Expected):
     """A notebook or a figure is not as it should be; the message says which and why."""
 
 

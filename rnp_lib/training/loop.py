@@ -18,7 +18,7 @@ from tqdm import tqdm
 from rnp_lib import checkpoints, data
 from rnp_lib.config import Config
 from rnp_lib.data import splits
-from rnp_lib.files import held, replacing, write_json
+from rnp_lib.files import Expected, held, replacing, write_json
 from rnp_lib.machine import pick_device
 from rnp_lib.training import runs
 from rnp_lib.training.trainer import STATE, Trainer
@@ -29,7 +29,7 @@ LOG_EVERY, VALIDATE_EVERY = 50, 1000  # steps
 SAVE_EVERY = 2.0  # minutes
 
 
-class TrainingStopped(RuntimeError):
+class TrainingStopped(Expected):
     """Training ended early, and how to go on."""
 
 
