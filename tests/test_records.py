@@ -95,6 +95,16 @@ def test_an_unknown_mode_is_refused(monkeypatch, where):
         start("fast" if where == "argument" else "auto")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("shown", 0), ("shown", 41), ("shown", 2.0), ("shown", True), ("seed", -1)]
+)
+def test_a_number_out_of_its_limits_is_refused(name, value):
+    assert start(parameters={"shown": 40}, limits={"shown": (1, 40)})
+    changed = {"seed": value} if name == "seed" else {"parameters": {"shown": value}}
+    with pytest.raises(ValueError, match=rf"{name} must be a whole number from \d+ to \d+: got"):
+        start(limits={} if name == "seed" else {"shown": (1, 40)}, **changed)
+
+
 def test_a_run_leaves_the_global_generators_alone():
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     start()

@@ -16,6 +16,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from rnp_lib.config import Config
 from rnp_lib.data import splits
 from rnp_lib.model.encoder import MatrixConv2d
 from rnp_lib.model.objective import Terms
-from rnp_lib.training import loop
+from rnp_lib.training import loop, memory
 from rnp_lib.training import step as step_module
 from rnp_lib.training import trainer as trainer_module
 from rnp_lib.training.batches import JITTER, jitter
@@ -409,6 +410,31 @@ def test_too_few_images_are_refused(config, images, tmp_path):
     with pytest.raises(ValueError, match="do not fill one batch of 8") as caught:
         Trainer(config(), images[:7], images, tmp_path, CPU)
     one_sentence(caught.value)
+
+
+def test_a_batch_beyond_the_memory_is_refused_before_the_first_step(trainer, monkeypatch):
+    t = trainer()
+    an_image = memory.held_by_an_image(t)
+    assert an_image > 4 * 16 * 16 * 10  # ten of its canvases at the least
+    for free, enough in ((7 * an_image, False), (20 * an_image, True)):
+        monkeypatch.setattr(
+            memory.psutil, "virtual_memory", lambda f=free: SimpleNamespace(available=f)
+        )
+        if enough:
+            memory.check(t)
+            continue
+        with pytest.raises(ValueError, match="batch_size 8 and 0.0 GB are free") as caught:
+            memory.check(t)
+        one_sentence(caught.value)
+
+
+def test_the_first_line_says_what_is_trained_on_what(config, images, tmp_path, capsys):
+    train(config(), tmp_path / "run", **EVERY)
+    first, *_ = capsys.readouterr().out.splitlines()
+    n = len(images) - len(images) // 10
+    ink = images[splits.validation("pictures", images, torch.zeros(len(images))).train].mean()
+    assert first.startswith(f"{n:,} images of mean ink {ink:.3f}, {len(images) // 10} to validate")
+    assert first.endswith("; cpu, float32; steps 0 to 30 of 8 images") or "bfloat16" in first
 
 
 def test_the_same_seed_gives_the_same_weights(config, finished, tmp_path):

@@ -66,21 +66,32 @@ def paper_model(name: str) -> Path | None:
     return ROOT / "runs" / preset / "model.safetensors" if preset in PRESETS else None
 
 
-def start(notebook: str, mode: str, seed: int, parameters: dict[str, Any]) -> "Run":
+def start(
+    notebook: str,
+    mode: str,
+    seed: int,
+    parameters: dict[str, Any],
+    limits: dict[str, tuple[int, int]] | None = None,
+) -> "Run":
     """Open one notebook's run: settle its mode, pick the device, start the clock.
 
     notebook    its file name without .ipynb, "01_parsing"
     mode        "quick", "full", "paper", or "auto": what RNP_MODE says, else "quick"
     seed        of the notebook's generators; noted here, no global generator is seeded
     parameters  what the notebook was given (its tagged cell), as JSON can hold it
+    limits      for whole numbers among them the smallest and the largest that make sense
 
     The device is RNP_DEVICE where that is set ("cpu", "cuda:1", ...), else the GPU if there is
-    one, else the CPU. Raises ValueError for any other mode.
+    one, else the CPU. Raises ValueError for any other mode, and for a number out of its limits.
     """
     if mode == "auto":
         mode = os.environ.get("RNP_MODE") or "quick"
     if mode not in MODES:
         raise ValueError(f"mode must be auto, quick, full or paper, not {mode!r}.")
+    for name, (low, high) in {"seed": (0, 2**63 - 1), **(limits or {})}.items():
+        value = {"seed": seed, **parameters}[name]
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{name} must be a whole number from {low} to {high}: got {value!r}.")
     device = pick_device(os.environ.get("RNP_DEVICE"))
     return Run(notebook, mode, seed, dict(parameters), device)
 

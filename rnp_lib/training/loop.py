@@ -20,7 +20,7 @@ from rnp_lib.config import Config
 from rnp_lib.data import splits
 from rnp_lib.files import Expected, held, replacing, write_json
 from rnp_lib.machine import pick_device
-from rnp_lib.training import runs
+from rnp_lib.training import memory, runs
 from rnp_lib.training.trainer import STATE, Trainer
 
 COLUMNS = "step images depth minutes lr loss sse kl part gradient_norm validation_sse".split()
@@ -75,7 +75,6 @@ class Log:
         if validation is not None:
             text += f" validation sse {validation:.2f}"
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(step - self.bar.n)
         if self.bar.disable and (validation is not None or minutes - self.printed >= 0.5):
             self.printed = minutes
             print(
@@ -135,6 +134,8 @@ def train_to_end(trainer: Trainer, save_every: float = SAVE_EVERY) -> None:
         while trainer.step < trainer.total:
             trainer.values.append(trainer.train_step())
             step, last = trainer.step, trainer.step == trainer.total
+            if log:
+                log.bar.update(step - log.bar.n)
             validating = step % VALIDATE_EVERY == 0 or step in trainer.stage_ends  # the last is one
             logging = step % LOG_EVERY == 0 or validating
             due = time.monotonic() - saved >= 60 * save_every
@@ -207,6 +208,7 @@ def train(
         images, labels = data.leave_out(images, labels, config.without)
         split = splits.validation(config.dataset, images, labels)
         trainer = Trainer(config, images[split.train], images[split.validation], out, device)
+        memory.check(trainer)
         run = runs.describe(trainer, data.digest(images, labels), split.what)
         with held(out) if trainer.rank == 0 else contextlib.nullcontext():
             if (out / STATE).exists():
@@ -219,6 +221,8 @@ def train(
                 trainer.load_state()
             if trainer.rank == 0:
                 write_json(out / runs.FILE, run)
+            if trainer.rank == 0:
+                _announce(trainer)
             train_to_end(trainer, save_every)
             if trainer.rank == 0:
                 _publish(trainer, run)
@@ -240,6 +244,18 @@ def _processes(device: str | torch.device | None) -> Iterator[torch.device]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _announce(trainer: Trainer) -> None:
+    """Say what is about to be trained on what."""
+    images = trainer.batches.images
+    print(
+        f"{len(images):,} images of mean ink {images.mean():.3f}, "
+        f"{len(trainer.validation):,} to validate on; {trainer.device}, "
+        f"{str(trainer.precision).removeprefix('torch.')}; steps {trainer.step:,} to "
+        f"{trainer.total:,} of {trainer.config.batch_size} images",
+        flush=True,
+    )
 
 
 def _publish(trainer: Trainer, run: dict) -> None:
