@@ -61,8 +61,8 @@ def parsing(x: Tensor, tree: ProgramTree, before: Tensor | None = None) -> Figur
             axes = square(figure, left + t % across * pitch, bottom + up, side)
             show(axes, box[i], turn_colour(t), 2)
             if i < columns and t == 0:
-                middle.set_title("parts, placed by $z^2$")
-                axes.set_title("sub-parts, placed by each $z^1$", loc="left")
+                middle.set_title(f"parts, placed by $z^{tree.level}$")
+                axes.set_title(f"sub-parts, placed by each $z^{tree.level - 1}$", loc="left")
     return figure
 
 
