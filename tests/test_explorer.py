@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import re
 import threading
 import xml.etree.ElementTree as ET
@@ -16,7 +17,15 @@ from PIL import Image
 from rnp_lib import checkpoints, cli, data, plots
 from rnp_lib.explorer import edits, keep, maps, states, trees, views
 from rnp_lib.explorer.app import PAGE, Explorer, model_names, script
-from rnp_lib.explorer.states import GivenProgram, History, Picture, Sample, State, TestImage
+from rnp_lib.explorer.states import (
+    GivenProgram,
+    History,
+    Picture,
+    Sample,
+    State,
+    TestImage,
+    opened,
+)
 from rnp_lib.explorer.trees import edited
 from rnp_lib.files import ROOT
 from rnp_lib.model import build
@@ -484,7 +493,9 @@ def test_every_event_answers(app, start):
         ({}, "knows no event None"),
         ({"do": "__init__"}, "knows no event"),
         ({"do": "draw", "strokes": []}, "Nothing is drawn yet"),
-        ({"do": "draw"}, "did not work"),
+        ({"do": "draw"}, "'draw' cannot be understood"),
+        ({"do": "edit", "what": "move"}, "'edit' cannot be understood"),
+        ({"do": "edit", "what": [], "path": 3, "arguments": 4}, "'edit' cannot be understood"),
         ({"do": "pick", "index": -1}, "0 to 1,999: got -1"),
         ({"do": "pick", "index": "x"}, "invalid literal"),
         ({"do": "upload", "size": 10**9}, "1000.0 MB: choose one of 5 MB or less"),
@@ -508,6 +519,48 @@ def test_bad_events_are_one_sentence_and_change_nothing(app, event, words):
     assert "\n" not in answer["error"]
     assert answer["error"] == app.error
     assert app.history == before
+
+
+def test_a_new_page_takes_up_what_the_last_one_did(app, start):
+    app.handle({"do": "draw", "strokes": DIGIT})
+    app.handle({"do": "copy", "path": [1]})
+    app.handle({"do": "pick", "index": 4})
+    app.handle({"do": "paste", "path": [0]})
+    app.handle({"do": "sample", "seed": 2, "temperature": 0.5})
+    answer, _ = app.handle({"do": "undo"})
+    json.dumps(answer)  # as it is sent
+    again = Explorer(start)
+    there, _ = again.handle({"do": "hello", "kept": answer["kept"]})
+    assert again.error == ""
+    assert again.state == app.state
+    assert again.history.past == app.history.past
+    assert there["view"]["nodes"] == answer["view"]["nodes"]
+    again.handle({"do": "undo"})
+    again.handle({"do": "hello", "kept": answer["kept"]})  # it is not new any more
+    assert again.state == app.history.past[-1]
+    other = Explorer(replace(start, source=TestImage(7)))
+    other.handle({"do": "hello", "kept": answer["kept"]})
+    assert other.state.source == TestImage(7)  # what was kept began elsewhere
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", '{"start": ""}', None, 7, "x" * 10**6])
+def test_what_a_page_kept_may_be_anything(app, start, kept):
+    answer, _ = app.handle({"do": "hello", "kept": kept})
+    assert answer["error"] == ""
+    assert app.state == start
+    broken = json.dumps({"start": History(start).kept(), "history": kept})
+    answer, _ = app.handle({"do": "hello", "kept": broken})
+    assert (answer["error"], app.state) == ("", start)
+
+
+def test_a_long_history_is_kept_in_part(start):
+    history = History(start)
+    for i in range(60):
+        history = history.then(opened(start, TestImage(i)))
+    found = History.taken_up(history.kept())
+    assert (found.now, found.past) == (history.now, history.past[-20:])
+    with pytest.raises(ValueError, match="is no history"):
+        History.taken_up("7")
 
 
 def test_events_from_many_threads_come_one_at_a_time(app):

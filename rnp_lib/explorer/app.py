@@ -6,6 +6,8 @@ in the page, and the state stays as it was.
 """
 
 import io
+import json
+import logging
 import re
 import threading
 from contextlib import suppress
@@ -62,6 +64,7 @@ class Explorer(anywidget.AnyWidget):
         super().__init__()
         self._lock = threading.RLock()
         self.history = History(state or State())
+        self._start = self.state
         self.error = ""
         self._gesture: Any = None  # of the slider or window being moved
         self._copied: tuple[State, TreePath] | None = None
@@ -105,8 +108,9 @@ class Explorer(anywidget.AnyWidget):
                 self.error = "These images are not on this machine: `rnp data` fetches them."
             except EXPECTED as error:
                 self.error = " ".join(str(error).split())
-            except Exception as error:
-                self.error = f"That did not work ({type(error).__name__}: {error})."
+            except Exception:  # an event that no page sends, or a mistake in here
+                logging.getLogger(__name__).exception("event %r", event.get("do"))
+                self.error = f"the request {event.get('do')!r} cannot be understood like this."
             if self.error:
                 self.history = before
                 self.error = self.error[:1].upper() + self.error[1:]
@@ -145,7 +149,8 @@ class Explorer(anywidget.AnyWidget):
             | {"extent": config.extent[parent] if view.action else None},
         }
         packed |= {k: getattr(state, k) for k in ("selected", "model", "dataset", "colours")}
-        return {"view": packed}, [pictures.getvalue()]
+        kept = json.dumps({"start": History(self._start).kept(), "history": self.history.kept()})
+        return {"view": packed, "kept": kept}, [pictures.getvalue()]
 
     # What the page can ask for. Each changes the history, or returns what to tell the page and the
     # pictures or files that go with it.
@@ -156,8 +161,15 @@ class Explorer(anywidget.AnyWidget):
     def _open(self, source: Source) -> None:
         self._go(opened(self.state, source))
 
-    def _do_hello(self) -> tuple[dict, list]:
-        """Everything a new page needs."""
+    def _do_hello(self, kept=None) -> tuple[dict, list]:
+        """Everything a new page needs; it takes up again what it had `kept` of the same start."""
+        if kept and self.history == History(self._start):
+            with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+                found = json.loads(kept)
+                if found["start"] == History(self._start).kept():
+                    history = History.taken_up(found["history"])
+                    views.render(history.now)  # which the models may not allow any more
+                    self.history = history
         answer, out = self._packed()
         choices = {
             "models": list(dict.fromkeys([*model_names(), self.state.model])),

@@ -8,12 +8,15 @@
 A state is small, frozen and holds no tensors: one state always gives one tree.
 """
 
-from dataclasses import dataclass, replace
+import base64
+import json
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 from rnp_lib.explorer.edits import TreePath
 
 MOST_EDITS = 100
+KEPT = 20  # steps back that a page keeps
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,42 @@ class History:
         if not self.future:
             raise ValueError("there is nothing to redo.")
         return History(self.future[-1], (*self.past, self.now), self.future[:-1])
+
+    def kept(self) -> str:
+        """All but its oldest states as text, for a page to keep."""
+        return json.dumps(_packed(replace(self, past=self.past[-KEPT:], future=())))
+
+    @classmethod
+    def taken_up(cls, text: str) -> "History":
+        """Inverse of `kept`. Raises ValueError for what is no history."""
+        try:
+            found = _unpacked(json.loads(text))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"what the page kept cannot be read ({error}).") from None
+        if not isinstance(found, cls):
+            raise ValueError("what the page kept is no history.")
+        return found
+
+
+_KINDS = {kind.__name__: kind for kind in (TestImage, Picture, Sample, GivenProgram, Edit, State)}
+_KINDS[History.__name__] = History
+
+
+def _packed(value: Any) -> Any:
+    """Frozen values as JSON has them: lists for tuples, and what they are beside all others."""
+    if is_dataclass(value):
+        return {"is": type(value).__name__} | {k: _packed(v) for k, v in vars(value).items()}
+    if isinstance(value, bytes):
+        return {"is": "bytes", "base64": base64.b64encode(value).decode()}
+    return [_packed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_unpacked(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if value["is"] == "bytes":
+        return base64.b64decode(value["base64"])
+    fields = {name: _unpacked(item) for name, item in value.items() if name != "is"}
+    return _KINDS[value["is"]](**fields)

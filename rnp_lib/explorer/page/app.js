@@ -17,7 +17,7 @@ class Page {
     this.view = this.choices = this.bytes = null;  // the last that Python sent
     this.swapping = null;  // the path of a program that waits for another to be exchanged with
     this.gestures = 0;
-    this.late = null;
+    this.late = [];
     this.status = make("p", { class: "status", role: "status", "aria-live": "polite" });
     this.bar = new Bar(this);
     this.input = new Input(this);
@@ -37,7 +37,7 @@ class Page {
     this.themes = new MutationObserver(() => this.wander.map.draw());
     this.themes.observe(document.body, { attributes: true });
     this.link = new Link(model, this);
-    this.ask({ do: "hello" });
+    this.ask({ do: "hello", kept: recall() });
   }
 
   close() {
@@ -53,14 +53,22 @@ class Page {
 
   started() {
     this.root.setAttribute("aria-busy", "true");
-    this.late = setTimeout(() => this.say("Working…"), 400);
+    this.late = [
+      setTimeout(() => this.say("Working…"), 400),
+      setTimeout(() => this.say("No answer for five seconds: what draws is busy, or has ended. " +
+        "What you did is kept in this browser: wait, or reload the page.", true), 5000),
+    ];
   }
 
   answered(answer, data, mine) {
     if (mine) {
-      clearTimeout(this.late);
+      this.late.forEach(clearTimeout);
       this.root.removeAttribute("aria-busy");
-      if (answer.error) this.say(answer.error, true);
+      if (answer.error) {
+        this.say(answer.error, true);
+        if (this.view) this.input.show(this.view, true);
+      }
+      if (answer.kept) remember(answer.kept);
     }
     this.choices = answer.choices ?? this.choices;
     if (answer.view && this.choices) {
@@ -164,6 +172,18 @@ function onShow(view, did) {
   const edits = view.edits ? `, ${view.edits} ${view.edits > 1 ? "edits" : "edit"}` : "";
   const verb = { undo: "Undone: ", redo: "Done again: ", reset: "Reset: " }[did] ?? "On show: ";
   return `${verb}${of}${how}${edits}. Selected: ${title(view.selected)}.`;
+}
+
+// What was done, as Python tells it, outlives the page; a browser may forbid that.
+
+const STORE = `rnp-explorer ${location.pathname}`;
+
+function recall() {
+  try { return localStorage.getItem(STORE); } catch { return null; }
+}
+
+function remember(text) {
+  try { localStorage.setItem(STORE, text); } catch { /* it is not kept, then */ }
 }
 
 function render({ model, el }) {

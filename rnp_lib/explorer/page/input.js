@@ -83,6 +83,7 @@ export class Input {
 
   pick(index) {
     this.empty();
+    this.number.value = index;  // at once: the next click counts from here
     this.page.ask({ do: "pick", index }, { merge: "pick" });
   }
 
@@ -97,9 +98,10 @@ export class Input {
     this.page.ask({ do: "upload", size: chosen.size }, { content });
   }
 
-  show(view) {
+  /** `refused`: what was asked for last is not on show. */
+  show(view, refused = false) {
     this.number.max = view.count - 1;
-    if (view.source.kind === "TestImage" && document.activeElement !== this.number)
+    if (view.source.kind === "TestImage" && (refused || document.activeElement !== this.number))
       this.number.value = view.source.index;
   }
 }
