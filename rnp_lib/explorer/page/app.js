@@ -176,14 +176,14 @@ function onShow(view, did) {
 
 // What was done, as Python tells it, outlives the page; a browser may forbid that.
 
-const STORE = `rnp-explorer ${location.pathname}`;
+const KEPT = `rnp-explorer ${location.pathname}`;
 
 function recall() {
-  try { return localStorage.getItem(STORE); } catch { return null; }
+  try { return localStorage.getItem(KEPT); } catch { return null; }
 }
 
 function remember(text) {
-  try { localStorage.setItem(STORE, text); } catch { /* it is not kept, then */ }
+  try { localStorage.setItem(KEPT, text); } catch { /* it is not kept, then */ }
 }
 
 function render({ model, el }) {

@@ -38,11 +38,11 @@ export class Bar {
 }
 
 function fill(list, names, value) {
-  list.replaceChildren(...names.map((n) => make("option", { value: n }, called(n))));
+  list.replaceChildren(...names.map((n) => make("option", { value: n }, shortName(n))));
   list.value = value;
 }
 
 /** A path's last word that says something: the folder of a run, not model.safetensors. */
-function called(name) {
+function shortName(name) {
   return name.replace(/\/model\.safetensors$/, "").split("/").pop();
 }
