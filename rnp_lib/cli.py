@@ -201,18 +201,18 @@ def _write_plot(path: Path, figure) -> None:
 def evaluate_command(checkpoint, dataset, iwae, path, plot):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     from rnp_lib import checkpoints, data, plots
-    from rnp_lib.analysis import parsing
+    from rnp_lib.analysis import scores
 
     model = checkpoints.load(checkpoint)
     if plot and model.config.model == "vae":
         raise ValueError("a plain VAE has no parts to draw: leave out --plot.")
     dataset = dataset or model.config.dataset
-    images, _ = data.load(dataset, "test", model.config.image_size)
-    scores = {"data": dataset, **parsing.evaluate(model, images, iwae=iwae)}
-    click.echo(json.dumps(scores, indent=1))
+    found = {"data": dataset, **scores.on_test_images(model, dataset, iwae)}
+    click.echo(json.dumps(found, indent=1))
     if path:
-        write_json(path, {"numbers": scores, "model": checkpoints.metadata(checkpoint)})
+        write_json(path, {"numbers": found, "model": checkpoints.metadata(checkpoint)})
     if plot:
+        images, _ = data.load(dataset, "test", model.config.image_size)
         spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
         _write_plot(plot, plots.parsing(spread, model.parse(spread)))
 

@@ -368,37 +368,3 @@ def test_renaming_changes_no_partition():
         ((a == b).sum(), (a == c).sum()) for a, b, c in zip(true, renamed, found, strict=True)
     ]
     assert all(after >= before for after, before in shared)
-
-
-def test_pictures_are_cut_out_around_the_middle_of_their_ink():
-    pictures = torch.zeros(3, 1, 12, 12)
-    pictures[0, 0, 2:5, 7:10] = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) + 1
-    pictures[1, 0, 7:10, 1:4] = pictures[0, 0, 2:5, 7:10]
-    cut = parsing.centred(pictures, 6)
-    assert cut.shape == (3, 1, 6, 6)
-    assert torch.equal(cut[0], cut[1])  # the same wherever it lay
-    assert torch.isclose(cut[0].sum(), pictures[0].sum())
-    row, column = (cut[0, 0].sum(d) @ torch.arange(6.0) / cut[0].sum() for d in (1, 0))
-    assert max(abs(row - 3), abs(column - 3)) <= 0.5
-    assert not cut[2].any()  # blank
-    corner = torch.zeros(1, 1, 12, 12)
-    corner[0, 0, 11, 0] = 1
-    assert parsing.centred(corner, 6).nonzero().tolist() == [[0, 0, 3, 3]]
-
-
-def test_digits_of_scenes_are_read_from_the_parts_that_draw_them():
-    """Parts as bright as the digit they show, and a reader of brightness."""
-    digits = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
-    drawn = torch.tensor([[1, 3, 1, 1], [5, 5, 5, 0]])  # three of the four, and one
-
-    def parse(scenes):
-        parts = torch.zeros(len(scenes), 4, 1, 56, 56)
-        parts[:, :, 0, 10:14, 20:24] = scenes[:, 0, 0, :4, None, None]
-        return SimpleNamespace(parts=parts)
-
-    scenes = torch.zeros(2, 1, 56, 56)
-    scenes[:, 0, 0, :4] = (drawn + 1) / 10
-    reader = SimpleNamespace(read=lambda x: (None, (x.amax((1, 2, 3)) * 10).round().long() - 1))
-    labels = digits @ torch.tensor([1000, 100, 10, 1])
-    found = parsing.evaluate_digits(SimpleNamespace(parse=parse), reader, scenes, labels)
-    assert found == {"n": 2, "digits_read": 0.5, "digits_read_stderr": pytest.approx(0.25)}

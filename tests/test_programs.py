@@ -42,3 +42,22 @@ def test_programs_draw_what_they_draw_in_their_tree(model, images):
     part = tree.children[1]
     found = programs.draw(model, part.z, 2)
     torch.testing.assert_close(found, part.canvas, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_images_are_redrawn_as_their_parses_have_them(model, images):
+    expected = model.parse(images).canvas
+    torch.testing.assert_close(programs.redraw(model, images), expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_noise_expands_to_the_samples_of_its_seed(model):
+    noise = model.noise(503, seed=3)
+    found = programs.expand(model, noise)
+    torch.testing.assert_close(found, model.sample(503, seed=3).canvas, rtol=1e-3, atol=1e-4)
+    root, below = model.split(noise)
+    assert torch.equal(model.expand(noise[:5]).z, root[:5])
+    other = torch.cat([root[:5], -noise[:5, 8:]], 1)
+    assert torch.equal(model.expand(other).z, root[:5])
+    same = torch.allclose(model.expand(other).canvas, model.expand(noise[:5]).canvas)
+    assert same == (not below)  # with posterior "root" nothing else is drawn

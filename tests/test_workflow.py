@@ -16,7 +16,7 @@ import tiny
 from rnp_lib import checkpoints
 from rnp_lib.analysis import controls
 from rnp_lib.analysis.transfer import TASKS
-from rnp_lib.files import ROOT
+from rnp_lib.files import ROOT, write_json
 from rnp_lib.model import build
 from rnp_lib.presets import PRESETS
 from rnp_lib.repro import built, recipe
@@ -245,8 +245,13 @@ def test_rows_are_filled_in_from_their_runs_and_others_stay(tmp_path):
         for lr in ("0.01", "0.1")
     ]
     none = {"runs": [{}]}
-    record = {"runs": rows, "seeds": [], "tree": none, "strokes": none, "transfer": none}
-    found, other = recipe.collect(record, tmp_path)["runs"]
+    model = {"command": "rnp train mnist --set lr=0.01", "validation_sse": None, "test": {}}
+    write_json(path.with_name("scores.json"), {"numbers": {"sse": 4.5}})
+    record = {"runs": rows, "models": [model], "seeds": []}
+    record |= {"tree": none, "strokes": none, "transfer": none}
+    recipe.collect(record, tmp_path)
+    assert (model["validation_sse"], model["test"]) == (5.5, {"sse": 4.5})
+    found, other = record["runs"]
     assert (found["validation_sse"], found["code"]) == (5.5, "new")
     assert found["sha256"] == built.sha256(path)
     assert (other["validation_sse"], other["code"]) == (7.0, "old")

@@ -9,9 +9,18 @@ from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP
 from rnp_lib.model.transforms import place
+from rnp_lib.model.tree import ProgramTree
 
 NEIGHBOURS = 5  # that vote on a part's turn
 STEPS, RATE = 100, 0.05  # of Adam, when actions are fitted to other parts
+
+
+def centres(tree: ProgramTree) -> Tensor:
+    """Where the middles of a program's children lie, in pixels to the right of and below its own
+    middle: (B, τ, 2)."""
+    return torch.stack([child.affine[:, :, 2] for child in tree.children], 1) * (
+        (tree.canvas.shape[-1] - 1) / 2
+    )
 
 
 def evaluate_mobility(model: RNP, images: Tensor, known: Tensor) -> dict[str, float]:
@@ -39,11 +48,10 @@ def evaluate_mobility(model: RNP, images: Tensor, known: Tensor) -> dict[str, fl
             torch.stack([getattr(part, name) for part in tree.children], 1)
             for name in ("z", "action")
         )
-        return codes, actions, squared_error(tree.canvas, x)
+        return codes, actions, centres(tree), squared_error(tree.canvas, x)
 
-    codes, actions, sse = batched(measure, images)
-    centres = c.centre * (c.image_size - 1) / 2 * actions[..., 4:]
-    spread = centres.std(0).amax(-1)
+    codes, actions, middles, sse = batched(measure, images)
+    spread = middles.std(0).amax(-1)
     found = {"n": len(images), "known": len(known), "sse": sse}
     found |= {f"centre_sd_part_{t + 1}": float(sd) for t, sd in enumerate(spread)}
     found |= {"centre_sd_min": float(spread.min())}

@@ -8,17 +8,17 @@ import itertools
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from rnp_lib.analysis import likelihood
-from rnp_lib.analysis.classifier import Classifier
-from rnp_lib.data.scenes import DIGITS
+from rnp_lib.model import objective
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.tree import ProgramTree, compose
+
+IWAE_IMAGES = 250  # each costs as many parses as the bound has samples
 
 
 def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
@@ -99,7 +99,8 @@ def evaluate(
 
     Args:
         samples: of the posterior, for the ELBO of each image: over many images, one does.
-        iwae: as many more for the importance-weighted bound, which is left out at 0.
+        iwae: as many for the importance-weighted bound, which is left out at 0; it is that of the
+            first IWAE_IMAGES images.
         seed: of the samples.
 
     Returns:
@@ -107,10 +108,11 @@ def evaluate(
         canvas composed from the leaves at the posterior mean; mse: per pixel; sse_parts: of the
         canvas of directly decoded parts; sse_blank: of an empty canvas; kl: of all programs, nats;
         elbo and elbo_samples: the lower bound of log p(x), nats, constants included, mean over
-        images; iwae and iwae_samples: the same of `likelihood.iwae`; ink_part_1..τ: each part's
-        share of the drawn ink, mean over images. sse, elbo and iwae with the standard error over
-        images, `_stderr`. With posterior "tree" also sse_root: of what the root alone predicts,
-        and kl_root: its nats. Of a plain VAE nothing about parts.
+        images; iwae, iwae_samples and iwae_images: the same of `likelihood.iwae`; nats and
+        iwae_nats: what an image costs by either, -elbo and -iwae without the constant;
+        ink_part_1..τ: each part's share of the drawn ink, mean over images. sse, elbo and iwae with
+        the standard error over images, `_stderr`. With posterior "tree" also sse_root: of what the
+        root alone predicts, and kl_root: its nats. Of a plain VAE nothing about parts.
     """
 
     names = ["kl", "sse", "sse_blank"]
@@ -135,11 +137,15 @@ def evaluate(
     scores = {"n": len(images), **mean_and_error("sse", rows[:, names.index("sse")])}
     scores |= {**means, "mse": means["sse"] / images[0].numel()}
     generator = torch.Generator().manual_seed(seed)
-    bounds = [("elbo", likelihood.elbo, samples)]
-    bounds += [("iwae", likelihood.iwae, iwae)] if iwae else []
-    for name, bound, count in bounds:
-        weights = likelihood.log_weights(model, images, count, generator)
-        scores |= mean_and_error(name, bound(weights)) | {f"{name}_samples": count}
+    weights = likelihood.log_weights(model, images, samples, generator)
+    scores |= mean_and_error("elbo", likelihood.elbo(weights)) | {"elbo_samples": samples}
+    constant = objective.constant(images[0].numel(), model.config.sigma2)
+    scores |= {"nats": -scores["elbo"] - constant}
+    if iwae:
+        few = images[:IWAE_IMAGES]
+        weights = likelihood.log_weights(model, few, iwae, generator)
+        scores |= mean_and_error("iwae", likelihood.iwae(weights)) | {"iwae_samples": iwae}
+        scores |= {"iwae_images": len(few), "iwae_nats": -scores["iwae"] - constant}
     return scores | {f"ink_part_{t + 1}": s for t, s in enumerate(shares.mean(0).tolist())}
 
 
@@ -183,39 +189,3 @@ def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
         scores[f"removal_rise_min_{part}"] = means[f"removal_rise_{part}"].min().item()
     longest = enumerate(sides.amax(0).tolist(), 1)
     return scores | {f"window_max_level_{n}": side for n, side in longest}
-
-
-def evaluate_digits(
-    model: RNP, reader: Classifier, scenes: Tensor, labels: Tensor
-) -> dict[str, float]:
-    """Are the parts of scenes digits? Each part, where it lies, is read by a classifier of digits.
-
-    Args:
-        reader: of MNIST.
-        scenes: (N, 1, 56, 56), on the model's device; labels: int64 (N,), of `data.scenes`.
-
-    Returns:
-        n: scenes; digits_read: share of their digits that some part was read as, each part counting
-        for one digit, with its standard error, `_stderr`.
-    """
-    parts = batched(lambda x: model.parse(x).parts, scenes)  # (N, τ, 1, 56, 56)
-    _, read = reader.read(centred(parts.flatten(0, 1), 28))
-    found = F.one_hot(read.view(len(scenes), -1), 10).sum(1)
-    there = labels[:, None] // 10 ** torch.arange(DIGITS) % 10
-    right = torch.minimum(found, F.one_hot(there, 10).sum(1).to(found)).sum(1)
-    return {"n": len(scenes), **mean_and_error("digits_read", right / DIGITS)}
-
-
-def centred(pictures: Tensor, side: int) -> Tensor:
-    """Pictures (N, 1, H, W) cut out around the middle of their ink, (N, 1, side, side), as MNIST's
-    are; to the pixel, and what a picture has no room for is blank."""
-    size = pictures.shape[-1]
-    padded = F.pad(pictures, [side // 2] * 4)
-    ink = pictures.clamp_min(0).squeeze(1)
-    at = torch.arange(size).to(ink)
-    middles = (
-        (ink.sum(other) * at).sum(1) / ink.sum((1, 2)).clamp_min(1e-6) for other in (2, 1)
-    )  # rows, then columns: their means, weighted by ink
-    rows, columns = (m.round().long()[:, None] + torch.arange(side).to(m.device) for m in middles)
-    picture = torch.arange(len(pictures)).to(rows)
-    return padded[picture[:, None, None], 0, rows[:, :, None], columns[:, None]].unsqueeze(1)

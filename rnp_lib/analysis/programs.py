@@ -35,5 +35,16 @@ def draw(model: ImageModel, z: Tensor, level: int | None = None) -> Tensor:
     return batched(lambda part: model.decode(part, level).canvas, z, _device(model))
 
 
+def expand(model: ImageModel, noise: Tensor) -> Tensor:
+    """What the trees of noise (N, `config.noise`) draw, as `RNP.expand` has them: (N, 1, H, W), on
+    the CPU."""
+    return batched(lambda part: model.expand(part).canvas, noise, _device(model))
+
+
+def redraw(model: ImageModel, images: Tensor) -> Tensor:
+    """Images (N, 1, H, W) as the model draws them: the canvases of their parses, on the CPU."""
+    return batched(lambda x: model.parse(x).canvas, images, _device(model))
+
+
 def _device(model: ImageModel) -> torch.device:
     return next(model.parameters()).device

@@ -128,7 +128,12 @@ class ImageModel(nn.Module):
         Args:
             temperature: what all standard deviations of the prior are multiplied by.
         """
-        root, below = self.split(self.noise(n, seed, temperature))
+        return self.expand(self.noise(n, seed, temperature))
+
+    def expand(self, noise: Tensor) -> ProgramTree:
+        """The trees of noise (B, `config.noise`): its first |z| numbers are the root's program,
+        with the others every level below is drawn from its prior."""
+        root, below = self.split(noise)
         return self.unroll(root, self.config.depth, guide=Guide(below))
 
     def noise(self, n: int, seed: int, temperature: float = 1.0) -> Tensor:

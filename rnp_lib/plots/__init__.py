@@ -3,4 +3,4 @@
 # ruff: noqa: F401 (for users)
 from rnp_lib.plots.base import COLOURS, PALETTES, STYLE, coloured, corners, grey, show
 from rnp_lib.plots.curves import learning_curves, speed
-from rnp_lib.plots.trees import parsing, png, reuse, rows, segments, steps, tree
+from rnp_lib.plots.trees import centres, parsing, png, reuse, rows, segments, steps, tree

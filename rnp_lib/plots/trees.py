@@ -186,3 +186,16 @@ def rows(pictures: dict[str, np.ndarray]) -> Figure:
         for cell, image in zip(line, images, strict=True):
             show(cell, image)
     return figure
+
+
+@plt.rc_context(STYLE)
+def centres(found: dict[str, Tensor], side: int) -> Figure:
+    """Where the windows of each turn lie in many images: for each name one frame of `side` pixels,
+    a point for each window's middle (N, τ, 2), pixels from the frame's, in the turn's colour."""
+    figure, axes = grid(1, len(found), 2.2 * len(found), 2.4)
+    for cell, (name, points) in zip(axes[0], found.items(), strict=True):
+        for t, of_turn in enumerate(points.unbind(1)):
+            cell.scatter(*of_turn.T, s=2, color=turn_colour(t), alpha=0.4, linewidth=0)
+        half = side / 2
+        cell.set(xlim=(-half, half), ylim=(half, -half), aspect="equal", title=name)
+    return figure

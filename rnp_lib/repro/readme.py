@@ -4,8 +4,8 @@ A number is followed by a comment that names its source and key, and keeps its d
 4.05<!-- fig3a_mnist:sse -->. What follows a slash divides it, a unit or another key:
 82<!-- fig5_samples:mnist_legible/0.01 --> %. The source is a record of figures/, checkpoints/NAME
 (what is stored beside the weights) or docs/NAME (a JSON file there), the key a path in it such as
-seeds.0.test_sse. Between <!-- table: NAME --> and <!-- end --> the rows below a table's head are
-those of TABLES.
+runs.0.validation_sse. Between <!-- table: NAME --> and <!-- end --> the rows below a table's head
+are those of TABLES.
 """
 
 import functools
@@ -78,7 +78,23 @@ def _rows(name: str) -> str:
         raise ValueError(f"<!-- table: {name} -->: there are only {', '.join(TABLES)}.")
     key, row = TABLES[name]
     runs = _entry("docs/recipe", key)
-    return "".join(f"| {row.format(**run, typed=_typed(run))} |\n" for run in runs)
+    return "".join(f"| {row.format_map(_Measured(run, typed=_typed(run)))} |\n" for run in runs)
+
+
+class _Measured(dict):
+    """What is known of a run; what was not measured shows as a dash."""
+
+    def __init__(self, found: dict, **more: Any):
+        inner = ((k, _Measured(v) if isinstance(v, dict) else v) for k, v in found.items())
+        super().__init__(inner, **more)
+
+    def __missing__(self, key: str) -> "_Unmeasured":
+        return _Unmeasured()
+
+
+class _Unmeasured:
+    def __format__(self, spec: str) -> str:
+        return "–"
 
 
 def _typed(run: dict[str, Any]) -> str:
@@ -97,9 +113,15 @@ TABLES = {
         "{what} | {validation_sse:.2f} | {sse_root:.1f} | {nats:.1f} | {kl_root:.0f} "
         "| {samples_legible:.0%} | {turn_read:.0%} | {typed}",
     ),
+    "models": (
+        "models",
+        "{data} | {what} | {test[sse]:.2f} | {test[sse_root]:.1f} | {test[nats]:.1f} "
+        "| {test[iwae_nats]:.1f} | {test[samples_legible]:.0%} | {test[smallest_class]:.1%} "
+        "| `{command}`",
+    ),
     "seeds": (
         "seeds",
-        "{seed} | {validation_sse:.2f} | {test_sse:.2f} | {samples_legible:.1%} "
+        "{seed} | {validation_sse:.2f} | {test[sse]:.2f} | {samples_legible:.1%} "
         "| {smallest_class:.1%} | {smallest_part:.1%} | {smallest_sub_part:.1%} | {pieces:.1%}",
     ),
     "strokes": ("strokes.runs", "{what} | {ari_parts:.3f} | {ari_sub_parts:.3f} | {typed}"),

@@ -11,21 +11,20 @@ from typing import Any
 from torch import Tensor
 
 from rnp_lib import checkpoints, data
-from rnp_lib.analysis import classifier, mobility, parsing, sampling, segmentation
+from rnp_lib.analysis import mobility, parsing, scores, segmentation
 from rnp_lib.data import splits
 from rnp_lib.files import ROOT, read_json, sha256
-from rnp_lib.model import objective
 from rnp_lib.model.rnp import ImageModel
 
 PATH = ROOT / "docs" / "recipe.json"
-SAMPLES = 4_000  # of the prior, for the classifier to read
 MOVED, KNOWN = 250, 2_000  # images whose parts are exchanged, and those that they come from
 
 
 def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a command makes, of all sections of the record."""
     sections = (record, *(record[name] for name in ("tree", "strokes", "transfer")))
-    found = [*record["seeds"], *(row for section in sections for row in section["runs"])]
+    found = [*record["models"], *record["seeds"]]
+    found += [row for section in sections for row in section["runs"]]
     return [row for row in found if "command" in row]
 
 
@@ -58,20 +57,18 @@ def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
     found = {"validation_sse": about["validation_sse"]}
     if "code" in row:
         found["code"] = about["code"] if encoder else about["run"]["git"]["commit"][:12]
-    if "test_sse" in row:
-        found["test_sse"] = read_json(path.with_name("scores.json"))["numbers"]["sse"]
+    if "test" in row:
+        found["test"] = read_json(path.with_name("scores.json"))["numbers"]
     if "samples_legible" in row:
         model = checkpoints.load(path)
-        reader = classifier.load_classifier(model.config.dataset)
-        read = sampling.legibility(reader, model.sample(SAMPLES, seed=0).canvas)
-        found |= {"samples_legible": read["legible"], "smallest_class": min(read["classes"])}
+        found |= scores.samples_read(model)
         images, labels = data.load(model.config.dataset, "train", model.config.image_size)
         split = splits.validation(model.config.dataset, images, labels)
         measure = _of_the_tree if "nats" in row else _of_the_parts
         found |= measure(model, images[split.train], images[split.validation])
     if "ari_parts" in row:
-        scores = segmentation.evaluate_segmentation(checkpoints.load(path), n=500, seed=2)
-        found |= {key: scores[key] for key in ("ari_parts", "ari_sub_parts")}
+        aris = segmentation.evaluate_segmentation(checkpoints.load(path), n=500, seed=2)
+        found |= {key: aris[key] for key in ("ari_parts", "ari_sub_parts")}
     return found
 
 
@@ -84,11 +81,9 @@ def _of_the_parts(model: ImageModel, _: Tensor, held: Tensor) -> dict[str, float
 def _of_the_tree(model: ImageModel, train: Tensor, held: Tensor) -> dict[str, float]:
     """What images and samples cost and who says it, and whether parts are shared and mobile; nats
     are those of the negative ELBO, without its constant."""
-    scores = parsing.evaluate(model, held)
-    constant = objective.constant(held[0].numel(), model.config.sigma2)
-    found = {"nats": -scores["elbo"] - constant}
-    found |= {"kl_root": scores.get("kl_root", scores["kl"])}
-    found |= {"sse_root": scores.get("sse_root", scores["sse"])}
+    measured = parsing.evaluate(model, held)
+    found = {"nats": measured["nats"], "kl_root": measured.get("kl_root", measured["kl"])}
+    found |= {"sse_root": measured.get("sse_root", measured["sse"])}
     if model.config.model == "rnp":
         moved = mobility.evaluate_mobility(model, held[:MOVED], train[:KNOWN])
         found |= {name: moved[name] for name in ("turn_read", "centre_sd_min")}
