@@ -88,7 +88,9 @@ def read(path: str | Path, format: str) -> tuple[dict[str, Tensor], dict]:
 def _check_format(path: str | Path, found: str | None, wanted: str) -> None:
     kind, wanted_kind = (str(name).removeprefix("rnp-").split("-")[0] for name in (found, wanted))
     if kind in KINDS and kind != wanted_kind:
-        raise CheckpointError(f"{path} holds {KINDS[kind]}: what is expected is a {wanted_kind}.")
+        raise CheckpointError(
+            f"{path} holds {KINDS[kind]}: what is wanted is of the kind {wanted_kind!r}."
+        )
     if found != wanted:
         raise CheckpointError(
             f"{path} has format {found}, but this version of rnp_lib reads {wanted}: "

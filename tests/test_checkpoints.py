@@ -208,7 +208,7 @@ def test_a_number_that_is_not_finite_is_neither_read_nor_written(model, path):
 )
 def test_a_file_of_another_kind_is_named(path, kind, word):
     rewrite(path, format=f"rnp-{kind}-1")
-    refused(path, f"holds {'a' if kind == 'encoder' else 'the'}", word, "expected is a model")
+    refused(path, f"holds {'a' if kind == 'encoder' else 'the'}", word, "the kind 'model'")
 
 
 def test_a_full_disk_is_said_in_one_sentence(path, model, monkeypatch):

@@ -52,6 +52,9 @@ def slow_scores(model, x):
 def test_scores_are_those_of_the_slow_way_averaged(model, images):
     scores = evaluate(model, images)
     assert scores.pop("elbo_samples") == 1
+    pixels, sigma2 = images[0].numel(), model.config.sigma2
+    constant = pixels / 2 * math.log(2 * math.pi * sigma2)
+    assert scores.pop("nats") == pytest.approx(-scores["elbo"] - constant)
     del scores["elbo"], scores["elbo_stderr"]  # as below
     rows = [slow_scores(model, x[None]) for x in images]
     assert scores.pop("n") == 503

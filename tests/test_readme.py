@@ -111,7 +111,10 @@ def test_the_rows_of_a_table_are_written_below_its_head(sources):
         ("1<!-- docs/recipe:runs.7.what -->", "names no number"),
         ("1<!-- docs/recipe:runs.0.what -->", "names no number"),
         ("1<!-- checkpoints/none:minutes -->", "names no number"),
-        ("<!-- table: seed -->\n| a |\n|---|\n<!-- end -->\n", "only ablations, tree, seeds"),
+        (
+            "<!-- table: seed -->\n| a |\n|---|\n<!-- end -->\n",
+            "only ablations, tree, models, seeds",
+        ),
         ("<!-- table: seeds -->\n| a |\n|---|\n", "belong together"),
     ],
 )

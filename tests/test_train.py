@@ -908,8 +908,8 @@ def test_two_processes_do_what_one_does(config, images, tmp_path):
         assert text.startswith("batch_size 7 cannot be shared by 2 processes")
         assert "\n" not in text
         # One process was told to stop: both did, in the step in which all meet.
-        assert (tmp_path / f"stopped-{rank}.txt").read_text().startswith("stopped at step 4 of 6")
-    assert_sound(tmp_path / "stopped", 4)
+        assert (tmp_path / f"stopped-{rank}.txt").read_text().startswith("stopped at step 3 of 6")
+    assert_sound(tmp_path / "stopped", 3)
 
 
 def test_ctrl_c_ends_all_processes_of_the_command(config, tmp_path):
