@@ -109,7 +109,7 @@ def data_command(names):
 @click.option(
     "--save-every",
     type=click.FloatRange(0),
-    default=2.0,
+    default=2.0,  # training.loop.SAVE_EVERY, which takes torch to import
     help="Minutes between states to go on from.",
 )
 @_device_option()
