@@ -187,7 +187,9 @@ def test_the_record_is_what_the_checkpoint_scores(name):
     images, labels = data.load(name, "test")
     record = records.read(SCORED[name])
     assert record["data"][f"{name}/test"] == data.digest(images, labels)
-    for key, value in parsing.evaluate(checkpoints.load(name), images).items():
+    scores = parsing.evaluate(checkpoints.load(name), images)
+    del scores["nats"]  # the ELBO less a constant, which these records do not have yet
+    for key, value in scores.items():
         assert value == pytest.approx(record["numbers"][key], rel=1e-3), key
 
 
