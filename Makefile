@@ -46,7 +46,7 @@ explore: $(READY)
 	@echo "Fetching the data sets: a minute or two the first time; the explorer offers those that can be had."
 	@$(BIN)/rnp data || echo "Not every data set could be had: the explorer draws characters of its own (strokes)."
 	@echo "Opening http://localhost:8866, or the next free port, for this machine only; Ctrl-C ends it."
-	@RNP_OFFLINE=1 $(BIN)/voila notebooks/06_explore.ipynb --port 8866 \
+	@RNP_OFFLINE=1 JUPYTER_PATH=rnp_lib/explorer/jupyter $(BIN)/voila notebooks/06_explore.ipynb --port 8866 --template=offline \
 		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=notebook-only
 
 test: $(READY)

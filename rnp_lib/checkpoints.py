@@ -131,8 +131,9 @@ def find(name: str | Path) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in DIRECTORY.glob("*.safetensors"))) or "none yet"
         raise FileNotFoundError(
-            f"no checkpoint {str(name)!r}: expected one of the names in checkpoints/ ({known}) or "
-            "the path of a .safetensors file; `rnp train` makes one, `rnp transfer` an encoder."
+            f"no checkpoint {str(name)!r}: expected one of the names in {DIRECTORY} ({known}) or "
+            "the path of a .safetensors file; the repository comes with some, `rnp train` makes "
+            "one, `rnp transfer` an encoder."
         )
     return path
 

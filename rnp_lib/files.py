@@ -15,6 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
+if not (ROOT / "pyproject.toml").is_file():  # installed without it: what is where one works
+    ROOT = Path.cwd()
 
 # What results depend on beside seeds, data and a notebook.
 CODE = ("rnp_lib", "pyproject.toml", "requirements.lock", "workflow")

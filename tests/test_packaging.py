@@ -3,6 +3,9 @@
 import itertools
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 
@@ -103,3 +106,39 @@ def test_the_citation_names_the_software_and_both_papers():
     assert citation["license"] == PROJECT["license"]
     assert citation["preferred-citation"]["doi"] == "10.1093/pnasnexus/pgad337"
     assert citation["references"][0]["doi"] == "10.48550/arXiv.2206.08462"
+
+
+def test_a_wheel_works_outside_the_repository(tmp_path):
+    """All but what is no package: dependencies, checkpoints and data sets."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "rnp_lib", source / "rnp_lib")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    subprocess.run([*pip, *build], check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    site, work = tmp_path / "site", tmp_path / "work"
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    work.mkdir()
+    script = """
+import rnp_lib as rnp
+from pathlib import Path
+from rnp_lib.explorer.app import script
+from rnp_lib.model import build
+print(Path(rnp.__file__).parents[1], rnp.__version__)
+print(len(script()) > 10_000, build(rnp.PRESETS["mnist"]).sample(1).canvas.shape)
+try:
+    rnp.load("mnist")
+except FileNotFoundError as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=work, env=environment, capture_output=True, text=True
+    )
+    assert result.stderr == ""
+    where, works, missing = result.stdout.splitlines()
+    assert where == f"{site} {PROJECT['version']}"
+    assert works == "True torch.Size([1, 1, 28, 28])"
+    assert f"{work}/checkpoints" in missing

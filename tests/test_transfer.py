@@ -148,8 +148,8 @@ def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
     monkeypatch.setattr(Trainer, "train_step", counted)
     before = reconstruction_error(model, images).mean()
     changes = {"batch_size": 8, "warmup": 2, "lr": 2e-2, "jitter": 0.0, "sigma2": 0.02}
-    adapted, validation = transfer.retrain(model, images, 800, **changes)
-    assert sum(map(len, seen)) == 800
+    adapted, validation = transfer.retrain(model, images, 2_000, **changes)
+    assert sum(map(len, seen)) == 2_000
     known, held_back = transfer.hold_back(images)
     known = {x.numpy().tobytes() for x in known}
     assert all(x.numpy().tobytes() in known for batch in seen for x in batch)

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import threading
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -189,7 +190,11 @@ class Explorer(anywidget.AnyWidget):
 
     def _do_upload(self, size, content=b"") -> None:
         drawings.check_size(int(size))
-        self._open_drawing(drawings.from_png, content)
+        if content[:1] == b"{":  # JSON
+            self._open(states.Saved(zlib.compress(content)))
+            trees.tree(self.state)  # ValueError if it is none
+        else:
+            self._open_drawing(drawings.from_png, content)
 
     def _open_drawing(self, framed, drawing) -> None:
         # As the images that the model knows are, whatever is picked from.

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 from rnp_lib import plots
 from rnp_lib.explorer import edits, trees
-from rnp_lib.explorer.states import GivenProgram, Picture, Sample, State, TestImage
+from rnp_lib.explorer.states import GivenProgram, Picture, Sample, Saved, State, TestImage
 
 KINDS = ("png", "svg", "json")
 
@@ -46,6 +46,11 @@ def _code(state: State, variable: str) -> list[str]:
             ]
         case Sample(seed, temperature):
             lines = [f"{variable} = model.sample(1, seed={seed}, temperature={temperature})"]
+        case Saved():
+            lines = [
+                'with open("tree.json") as file:  # the file that was opened',
+                f"    {variable} = rnp.ProgramTree.from_json(file.read())",
+            ]
         case GivenProgram(_, level):
             numbers = ", ".join(f"{value:.9g}" for value in root.z[0].tolist())
             lines = [

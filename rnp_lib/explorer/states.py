@@ -50,7 +50,14 @@ class GivenProgram:
     level: int
 
 
-Source = TestImage | Picture | Sample | GivenProgram
+@dataclass(frozen=True)
+class Saved:
+    """A tree as `ProgramTree.to_json` wrote it, compressed with zlib."""
+
+    packed: bytes
+
+
+Source = TestImage | Picture | Sample | GivenProgram | Saved
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,8 @@ class History:
         return found
 
 
-_KINDS = {kind.__name__: kind for kind in (TestImage, Picture, Sample, GivenProgram, Edit, State)}
-_KINDS[History.__name__] = History
+_KINDS = (TestImage, Picture, Sample, GivenProgram, Saved, Edit, State, History)
+_KINDS = {kind.__name__: kind for kind in _KINDS}
 
 
 def _packed(value: Any) -> Any:

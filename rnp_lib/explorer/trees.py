@@ -1,5 +1,6 @@
 """From states to trees. What is read from files is kept, a few of each, and trees while in use."""
 
+import zlib
 from dataclasses import replace
 from functools import lru_cache
 
@@ -105,9 +106,24 @@ def _tree(
             return model(name).sample(1, seed, temperature)
         case states.GivenProgram(z, level):
             return model(name).decode(torch.tensor([z]), level)
+        case states.Saved(packed):
+            return saved(model(name), packed)
         case _:
             found, x = model(name), image(State(name, dataset, source))
             return found.decode(found.encode(x).mean) if predicted else found.parse(x)
+
+
+def saved(model: RNP, packed: bytes) -> ProgramTree:
+    """The tree of `states.Saved`, which must be one that the model could have made."""
+    found = ProgramTree.from_json(zlib.decompress(packed).decode())
+    c = model.config
+    shapes = (len(found), found.level, found.z.shape[1], found.canvas.shape[-1])
+    if shapes != (1, c.depth, c.z_dim, c.image_size):
+        raise ValueError(
+            f"that file holds a tree of another kind: this model's have {c.depth} levels, programs "
+            f"of {c.z_dim} numbers and {c.image_size} pixels a side; choose the model first."
+        )
+    return found
 
 
 def _after(name: str, before: ProgramTree, edit: Edit) -> ProgramTree:

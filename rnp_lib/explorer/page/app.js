@@ -167,6 +167,7 @@ function onShow(view, did) {
   const of = {
     TestImage: `${view.dataset} test image ${index}`, Picture: "drawing or upload",
     Sample: `a sample from the prior, seed ${seed}`, GivenProgram: "a program between two others",
+    Saved: "a tree from a file",
   }[kind];
   const how = view.predicted ? ", predicted by the parent" : "";
   const edits = view.edits ? `, ${view.edits} ${view.edits > 1 ? "edits" : "edit"}` : "";

@@ -10,12 +10,13 @@ export class Input {
       "aria-label": "Drawing pad: draw with a mouse, a pen or a finger" });
     this.number = make("input", { type: "number", min: 0, value: 18, "aria-label": "Test image",
       onchange: () => this.pick(this.index) });
-    this.file = make("input", { type: "file", accept: "image/png", "aria-label": "Upload a PNG",
+    this.file = make("input", { type: "file", accept: "image/png,application/json",
+      "aria-label": "Open a PNG or a saved tree",
       onchange: () => this.upload() });
     this.element = make("section", { "aria-label": "Draw or pick" }, make("h3", {}, "Draw or pick"),
       this.pad,
       make("div", { class: "row", style: "margin-top:.4rem" },
-        button("Clear", () => this.clear()), make("span", { class: "file" }, "Upload a PNG", this.file)),
+        button("Clear", () => this.clear()), make("span", { class: "file" }, "Open a PNG or JSON", this.file)),
       make("div", { class: "row", style: "margin-top:.4rem" },
         button("◀", () => this.pick(this.index - 1), { "aria-label": "Previous test image" }),
         this.number,

@@ -48,10 +48,12 @@ export class Tree {
 
   build(view) {
     const leaves = view.nodes.filter((n) => n.level === 0).length;
-    // From the leaves up; many leaves are smaller, and all shrink with the page.
-    const sides = leaves > 30
-      ? ["clamp(0.9rem, 1.2cqw, 1.7rem)", "4rem", "6rem"]
+    // From the leaves up, shrinking with the page; many leaves stand in pairs, to be large enough.
+    const many = leaves > 30;
+    const sides = many
+      ? ["clamp(1.6rem, 2.5cqw, 2.4rem)", "clamp(3.2rem, 5cqw, 4.8rem)", "6rem"]
       : ["clamp(1.5rem, 4.6cqw, 3rem)", "clamp(3rem, 15cqw, 6rem)"];
+    const kids = (node) => many && node.level === 1 ? "kids pairs" : "kids";
     const build = (node) => {
       const item = make("button", { type: "button", class: "item picture", role: "treeitem",
         "data-path": key(node.path), "aria-level": node.path.length + 1,
@@ -61,7 +63,7 @@ export class Tree {
       const below = childrenOf(view, node.path).map(build);
       const nats = make("span", { class: "nats", "aria-hidden": "true" });
       return make("div", { class: "node" }, item, nats,
-        below.length ? make("div", { class: "kids", role: "group" }, ...below) : null);
+        below.length ? make("div", { class: kids(node), role: "group" }, ...below) : null);
     };
     this.tree.replaceChildren(build(view.nodes[0]));
   }
