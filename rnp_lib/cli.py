@@ -217,6 +217,40 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot):
         _write_plot(plot, plots.parsing(spread, model.parse(spread)))
 
 
+@commands.command("compare")
+@click.argument("one")
+@click.argument("other")
+@click.option("--data", "dataset", help="Data set or folder; what ONE was trained on if not given.")
+@_path_option("--plot", callback=_picture, help="Also draw what both make of eight test images.")
+def compare_command(one, other, dataset, plot):
+    """Two models on the same test images, their differences paired image by image."""
+    from rnp_lib import checkpoints, data, plots
+    from rnp_lib.analysis import scores
+
+    models = {name: checkpoints.load(name) for name in (one, other)}
+    sizes = {model.config.image_size for model in models.values()}
+    if len(models) < 2 or len(sizes) > 1:
+        raise ValueError("compare two different models of images of the same size.")
+    dataset = dataset or models[one].config.dataset
+    images, _ = data.load(dataset, "test", *sizes)
+    found = scores.compare(models[one], models[other], images)
+    click.echo(f"{found['n']:,} test images of {dataset}")
+    for name, what in (("sse", "squared error"), ("nats", "negative ELBO, nats")):
+        click.echo(
+            f"{what:20} {one} {found[name]:.2f}, {other} {found[f'{name}_other']:.2f}, difference "
+            f"{found[f'{name}_less']:+.3f} ± {found[f'{name}_less_stderr']:.3f}"
+        )
+    if plot:
+        spread = images[len(images) // 16 :: -(-len(images) // 8)]
+        rows = {"input": plots.grey(spread)}
+        for name, model in models.items():
+            tree = model.parse(spread)
+            rows[Path(name).stem] = plots.grey(tree.canvas)
+            if tree.children:
+                rows[f"{Path(name).stem}, by part"] = plots.coloured(tree.parts)
+        _write_plot(plot, plots.rows(rows))
+
+
 @commands.command("map")
 @click.argument("checkpoint")
 def map_command(checkpoint):

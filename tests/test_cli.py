@@ -14,6 +14,7 @@ import rnp_lib
 from rnp_lib import checkpoints, cli, data
 from rnp_lib.analysis import parsing
 from rnp_lib.files import ROOT, version
+from rnp_lib.model import build
 from rnp_lib.repro import readme
 from rnp_lib.training import loop
 
@@ -225,6 +226,30 @@ def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
     assert written == {"numbers": scores, "model": checkpoints.metadata("untrained.safetensors")}
     with Image.open(nowhere / "out/parses.png") as picture:
         assert min(picture.size) > 200
+
+
+def test_compare_pairs_two_models_image_by_image(rnp, nowhere):
+    folder = tiny.write_pngs(nowhere / "pictures")
+    for name, changes in (("one", {"posterior": "tree"}), ("other", {"model": "vae"})):
+        torch.manual_seed(0)
+        model = build(tiny.config(dataset=str(folder), **changes)).eval()
+        checkpoints.save(f"{name}.safetensors", model, {})
+    code, out, err = rnp("compare", "one.safetensors", "other.safetensors", "--plot", "both.png")
+    assert (code, err) == (0, "")
+    images, _ = data.load(folder, "test", 16)
+    found = [
+        parsing.evaluate(checkpoints.load(f"{n}.safetensors"), images) for n in ("one", "other")
+    ]
+    head, error, nats = out.splitlines()
+    assert head == f"{len(images)} test images of {folder}"
+    less = found[0]["sse"] - found[1]["sse"]
+    assert f"{found[0]['sse']:.2f}, " in error
+    assert f"difference {less:+.3f} ± " in error
+    for each in found:
+        assert f"{-each['elbo']:.2f}, " in nats
+    with Image.open(nowhere / "both.png") as picture:
+        assert min(picture.size) > 200
+    failed(rnp("compare", "one.safetensors", "one.safetensors"), "two different models")
 
 
 def test_readme_says_what_differs_and_writes_it_when_told(rnp, tmp_path, monkeypatch):

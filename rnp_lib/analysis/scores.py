@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rnp_lib import data
-from rnp_lib.analysis import parsing, programs, sampling, segmentation
+from rnp_lib.analysis import likelihood, parsing, programs, sampling, segmentation
 from rnp_lib.analysis.classifier import Classifier, load_classifier
 from rnp_lib.data.scenes import DIGITS
+from rnp_lib.model import objective
 from rnp_lib.model.batched import batched
 from rnp_lib.model.rnp import RNP, ImageModel
 
@@ -32,6 +33,28 @@ def on_test_images(model: ImageModel, dataset: str, iwae: int = 0) -> dict[str, 
             found |= evaluate_digits(model, load_classifier("mnist"), images, labels)
         if dataset == "strokes":
             found |= segmentation.evaluate_segmentation(model, *data.STROKES["test"])
+    return found
+
+
+def compare(one: ImageModel, other: ImageModel, images: Tensor, seed: int = 0) -> dict[str, float]:
+    """Two models on the same held-out images (N, 1, H, W).
+
+    Returns:
+        n: images; sse and nats (the negative ELBO of one sample, constants included: models may
+        differ in σ²) of `one`, `_other` of the other, and `_less`, the mean difference over images,
+        one less other, with its standard error over these pairs, `_stderr`.
+    """
+    found = {"n": len(images)}
+    rows = []
+    for model in (one, other):
+        generator = torch.Generator().manual_seed(seed)
+        weights = likelihood.log_weights(model, images, 1, generator)
+        sse = objective.reconstruction_error(model, images).double()
+        rows.append({"sse": sse, "nats": -likelihood.elbo(weights)})
+    for name in ("sse", "nats"):
+        first, second = (row[name] for row in rows)
+        found |= {name: float(first.mean()), f"{name}_other": float(second.mean())}
+        found |= parsing.mean_and_error(f"{name}_less", first - second)
     return found
 
 
