@@ -112,8 +112,9 @@ def data_command(names):
     default=2.0,  # training.loop.SAVE_EVERY, which takes torch to import
     help="Minutes between states to go on from.",
 )
+@click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too, to the same folder.")
 @_device_option()
-def train_command(preset, settings, out, resume, save_every, device):
+def train_command(preset, settings, out, resume, save_every, tensorboard, device):
     """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
 
     `--set dataset=FOLDER` trains on your own PNG images. Test images are not looked at: `rnp
@@ -122,7 +123,7 @@ def train_command(preset, settings, out, resume, save_every, device):
     from rnp_lib.training import loop
 
     config = PRESETS[preset].override(list(settings))
-    loop.train(config, out or Path("runs") / preset, resume, device, save_every)
+    loop.train(config, out or Path("runs") / preset, resume, device, save_every, tensorboard)
 
 
 @commands.command("transfer")

@@ -197,6 +197,20 @@ def end_group(process):
 # ---- a run ---------------------------------------------------------------------------------------
 
 
+def test_tensorboard_shows_what_the_log_says(config, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(config(images=(80, 80)), tmp_path / "run", log_every=4, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    for name in ("lr", "sse", "validation_sse"):
+        written = {int(r["step"]): float(r[name]) for r in rows(tmp_path / "run") if r[name]}
+        shown = {event.step: event.value for event in events.Scalars(name)}
+        assert shown == pytest.approx(written)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        train(config(), tmp_path / "other", tensorboard=True)
+
+
 def test_a_run_leaves_a_model_a_state_and_a_log(config, finished, trainer):
     out, scheduled = finished(config(images=LONG, optimiser="adam", lr=6e-3)), trainer(images=LONG)
     assert {path.name for path in out.iterdir()} == {

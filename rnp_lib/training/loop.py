@@ -34,9 +34,9 @@ class TrainingStopped(Expected):
 
 
 class Log:
-    """metrics.csv, and progress: a bar in a terminal, lines elsewhere."""
+    """metrics.csv, and progress: a bar in a terminal, lines elsewhere; TensorBoard's if asked."""
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Trainer, tensorboard: bool = False):
         self.path = trainer.out / "metrics.csv"
         self.printed = 0.0  # minutes into the run
         # Rows later than the resumed state will be written again.
@@ -45,6 +45,7 @@ class Log:
             csv.writer(file).writerows([COLUMNS, *rows])
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(total=trainer.total, initial=trainer.step, unit="step", disable=hidden)
+        self.board = _board(trainer) if tensorboard else None
 
     def _rows(self, step: int) -> list[list[str]]:
         """What was written until a step; a last row that was torn is left out."""
@@ -71,6 +72,12 @@ class Log:
         values = values.tolist()
         with open(self.path, "a", newline="") as file:
             csv.writer(file).writerow([*place, *values, validation])
+        if self.board:
+            row = dict(zip(COLUMNS, [*place, *values, validation], strict=True))
+            for name in COLUMNS[COLUMNS.index("lr") :]:
+                if row[name] is not None:
+                    self.board.add_scalar(name, row[name], step)
+            self.board.flush()
         text = f"sse {values[1]:.2f} kl {values[2]:.1f}"
         if validation is not None:
             text += f" validation sse {validation:.2f}"
@@ -81,6 +88,18 @@ class Log:
                 f"step {step} of {trainer.total}, {minutes:.1f} min, depth {depth}: {text}",
                 flush=True,
             )
+
+
+def _board(trainer: Trainer):
+    """A writer of events for TensorBoard, which the extra `tensorboard` installs."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError(
+            "TensorBoard is not installed: `pip install tensorboard`, or leave out --tensorboard; "
+            "metrics.csv has the same numbers."
+        ) from None
+    return SummaryWriter(trainer.out, purge_step=trainer.step + 1)
 
 
 @contextlib.contextmanager
@@ -117,17 +136,20 @@ def _agreed(trainer: Trainer, wishes: list[bool], meeting: bool) -> list[bool]:
     return asked.bool().tolist()
 
 
-def train_to_end(trainer: Trainer, save_every: float = SAVE_EVERY) -> None:
+def train_to_end(
+    trainer: Trainer, save_every: float = SAVE_EVERY, tensorboard: bool = False
+) -> None:
     """Train to the end of the schedule, logging, saving and validating now and then.
 
     Args:
         save_every: minutes between states.
+        tensorboard: whether the log is written for TensorBoard too.
 
     Raises:
         TrainingStopped: on Ctrl-C or SIGTERM (after saving) and on a loss that is not finite
             (the last good state is kept).
     """
-    log = Log(trainer) if trainer.rank == 0 else None
+    log = Log(trainer, tensorboard) if trainer.rank == 0 else None
     started = time.monotonic() - trainer.seconds
     saved = time.monotonic()
     with _stop_on_signal() as requests:
@@ -183,6 +205,7 @@ def train(
     resume: bool = False,
     device: str | torch.device | None = None,
     save_every: float = SAVE_EVERY,
+    tensorboard: bool = False,
 ) -> Path:
     """Train a model; under `torchrun`, with all its processes. Test images are not looked at.
 
@@ -192,6 +215,7 @@ def train(
         resume: go on from the state in `out`, if there is one.
         device: "cpu", "cuda", …; the GPU if there is one unless told.
         save_every: minutes between states.
+        tensorboard: whether to log to `out` for TensorBoard too.
 
     Returns:
         The path of the trained model, weights averaged; its metadata hold run.json.
@@ -223,7 +247,7 @@ def train(
                 write_json(out / runs.FILE, run)
             if trainer.rank == 0:
                 _announce(trainer)
-            train_to_end(trainer, save_every)
+            train_to_end(trainer, save_every, tensorboard)
             if trainer.rank == 0:
                 _publish(trainer, run)
         return out / "model.safetensors"
