@@ -14,6 +14,7 @@ from rnp_lib.files import version
 
 if TYPE_CHECKING:
     from rnp_lib import data, model, plots
+    from rnp_lib.analysis.transformer import RNPTransformer
     from rnp_lib.checkpoints import load, load_encoder
     from rnp_lib.config import Config
     from rnp_lib.explorer import edits
@@ -26,6 +27,7 @@ _MODULES = {name: name for name in ("data", "model", "plots")} | {"edits": "expl
 _NAMES = {
     **{"PRESETS": "presets", "Config": "config", "RNP": "model.rnp", "ProgramTree": "model.tree"},
     **{"load": "checkpoints", "load_encoder": "checkpoints"},
+    "RNPTransformer": "analysis.transformer",
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "RNP",
     "Config",
     "ProgramTree",
+    "RNPTransformer",
     "data",
     "edits",
     "load",
