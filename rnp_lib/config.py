@@ -53,7 +53,7 @@ class Config:
 
     # What the image says about: every program of the tree, or the root alone, all others following
     # from it (the paper).
-    posterior: Literal["tree", "root"] = "root"
+    posterior: Literal["tree", "root"] = "tree"
     # A program is what its parent predicts, or one of some symbols shared by all, or either.
     prior_z: Literal["prediction", "symbols", "both"] = "prediction"
     symbols: Size = 64
@@ -61,8 +61,9 @@ class Config:
     # What the reader does without, to measure what it is worth: the parent's prediction, what is
     # left of the image, being one for all turns.
     reader_without: Literal["", "merging", "residual", "sharing"] = ""
-    # Share of the training images whose programs below the root keep their prior.
-    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Share of the training images whose programs below the root keep their prior, so that the root
+    # stays in use.
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     # What is drawn
     dataset: Annotated[str, Field(min_length=1)] = (
@@ -107,14 +108,14 @@ class Config:
     # Training
     # Images seen with the tree cut at each depth: the last entry is for all K levels, the one
     # before for K - 1, and so on (entries for which no level is left do not count).
-    images: Counts = (700_000,)
+    images: Counts = (1_000_000,)
     # Images at the start in which every patch is a dab, the same round spot, so that windows learn
     # to find the ink before patches learn to draw; over as many again the patches take over.
     dabs: Count = 0
     # Training images are distorted by affine maps drawn at random, whose numbers differ from the
     # identity's by this at most (of half an image's side, for shifts).
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
-    batch_size: Size = 128
+    batch_size: Size = 64
     optimiser: Literal["muon", "adam"] = "muon"
     lr: Positive = 3e-3
     adam_lr: Positive = 1e-3  # with Muon: for what is not a weight matrix
@@ -131,6 +132,8 @@ class Config:
         object.__setattr__(self, "images", self.images[-self.depth :])
         if self.model == "vae" or self.depth == 1:  # nothing is drawn below the root
             object.__setattr__(self, "posterior", "root")
+        if self.posterior == "root":
+            object.__setattr__(self, "drop", 0.0)
         if len(set(self.extent)) == 1:
             object.__setattr__(self, "extent", self.extent[:1] * self.depth)
         stretch = math.sqrt(1 + self.shear**2)  # shear lengthens one side of a window by this

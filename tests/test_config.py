@@ -152,7 +152,8 @@ def test_settings_without_a_posterior_are_of_before_it_and_mean_the_root():
     tree = dataclasses.replace(TWO, posterior="tree")
     assert tree.posterior == Config.from_dict(tree.to_dict()).posterior == "tree"
     assert tree.override(["z_dim=8"]).posterior == "tree"
-    assert tree.override(["posterior=root"]).posterior == "root"
+    root = dataclasses.replace(tree, drop=0.3).override(["posterior=root"])
+    assert (root.posterior, root.drop) == ("root", 0.0)  # there is nothing to drop
 
 
 def test_where_nothing_is_drawn_below_the_root_the_posterior_is_the_root_s():
@@ -244,7 +245,7 @@ def test_presets_are_valid():
         assert config.dataset == name.removeprefix("paper-").partition("-")[0]
     for digit in (7, 8):  # transfer: the same recipe but for the class
         changed = dataclasses.replace(PRESETS[f"mnist-no{digit}"], without=())
-        assert changed == PRESETS["mnist"]
+        assert changed == PRESETS["mnist-root"]
 
 
 @pytest.mark.parametrize(

@@ -215,10 +215,9 @@ def test_what_files_say_they_were_made_of():
     assert "checkpoints/mnist.safetensors" in built.inputs(ROOT / "figures" / "fig3a_mnist.json")
 
 
-@pytest.mark.parametrize("name", ["mnist", "vae-fashion"])
+@pytest.mark.parametrize("name", ["mnist", "mnist-root"])
 def test_a_model_is_known_by_its_recipe(name):
-    config = PRESETS[name] if name in PRESETS else PRESETS["fashion"].override(["model=vae"])
-    config = config.override(["precision=float32"]) if name == "vae-fashion" else config
+    config = PRESETS[name]
     assert built.trained_by(checkpoints.find(name), config)
     assert not built.trained_by(checkpoints.find(name), config.override(["z_dim=16"]))
 

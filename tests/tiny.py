@@ -12,6 +12,7 @@ from rnp_lib.presets import PRESETS
 
 SETTINGS = {
     "posterior": "root",
+    "drop": 0.0,
     "image_size": 16,
     "patch_size": 8,
     "tau": (2, 2),

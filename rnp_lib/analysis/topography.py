@@ -105,8 +105,9 @@ def topography(found: RootsAndParts, labels: Tensor) -> dict[str, dict[str, floa
 
 def table(scores: dict[str, dict[str, dict[str, float]]]) -> str:
     """Scores as `topography` returns them, of several models by name, as lines of text."""
-    heads = ("raw", "norm", "5 near", "std", "norm", "5 near", "chance", "n")
-    line = ("{:10} {:6}" + "{:>8}" * len(heads)).format
+    heads = [f"{way}{of}" for way in ("raw", "std") for of in ("", " norm", " 5nn")]
+    heads += ["chance", "n"]
+    line = ("{:10} {:6}" + "{:>9}" * len(heads)).format
     lines = [line("", "", *heads)]
     for who, rows in scores.items():
         for what, (n, *values) in ((what, row.values()) for what, row in rows.items()):

@@ -81,10 +81,10 @@ class Task:
 
 
 TASKS = {
-    "7": Task("mnist-no7", digit=7, images=1_000_000, reference="mnist", seeds=3, jitter=0.08),
-    "8": Task("mnist-no8", digit=8, images=150_000, reference="mnist"),
+    "7": Task("mnist-no7", digit=7, images=1_000_000, reference="mnist-root", seeds=3, jitter=0.08),
+    "8": Task("mnist-no8", digit=8, images=150_000, reference="mnist-root"),
     "omniglot": Task(
-        "omniglot",
+        "omniglot-root",
         digit=None,
         images=600_000,
         jitter=0.15,

@@ -17,19 +17,18 @@ from rnp_lib.presets import PRESETS
 from rnp_lib.training.step import Step, precision
 from rnp_lib.training.trainer import Objective, make_optimisers
 
-# What the image says something about, as settings: the root alone, or every program of the tree.
-ROOT, TREE = ["posterior=root", "drop=0.0"], ["posterior=tree", "drop=0.2"]
 # All rows have the light image encoder and Adam, at a rate that lets no weight grow.
 PAPER = dataclasses.replace(PRESETS["paper-mnist"], encoder="light", lr=1e-5)
-OURS = PRESETS["mnist"].override([*ROOT, "optimiser=adam", "lr=1e-5"])
+OURS = dataclasses.replace(PRESETS["mnist-root"], optimiser="adam", lr=1e-5)
+TREE = dataclasses.replace(PRESETS["mnist"], optimiser="adam", lr=1e-5)
 CONFIGS = {
     "naive_full": dataclasses.replace(PAPER, precision="float32"),
     "full_float32": dataclasses.replace(PAPER, precision="float32"),
     "full": PAPER,
     "factorised_float32": dataclasses.replace(OURS, precision="float32"),
     "factorised": OURS,
-    "tree_float32": OURS.override([*TREE, "precision=float32"]),
-    "tree": OURS.override(TREE),
+    "tree_float32": dataclasses.replace(TREE, precision="float32"),
+    "tree": TREE,
     "vae": dataclasses.replace(OURS, model="vae"),
 }
 

@@ -8,7 +8,7 @@ import torch
 
 from rnp_lib import data
 from rnp_lib.bench.isolated import peak_memory_mb, processes, time_shares
-from rnp_lib.bench.rows import CONFIGS, OURS, ROOT, TREE, Row, make, measure, seconds
+from rnp_lib.bench.rows import CONFIGS, OURS, Row, make, measure, seconds
 from rnp_lib.data import splits
 from rnp_lib.model import build
 from rnp_lib.presets import PRESETS
@@ -97,16 +97,17 @@ def growth(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
 def learn(device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
     """Minutes and images of training until the validation SSE on MNIST is down to each of GOALS.
 
-    The recipe with the posterior of the root alone (`rnp`) and of the whole tree (`tree`), and the
-    plain VAE trained by it, each to its last goal or to the end. Only training is timed; all are
-    validated every 50 steps, on their averaged weights.
+    The recipes with the posterior of the root alone (`rnp`) and of the whole tree (`tree`), and the
+    plain VAE trained by the latter, each to its last goal or to the end. Only training is timed;
+    all are validated every 50 steps, on their averaged weights.
     """
     images, labels = data.load("mnist", "train")
     split = splits.validation("mnist", images, labels)
     known, held_out = images[split.train], images[split.validation]
     found = {}
-    for name, settings in {"rnp": ROOT, "tree": TREE, "vae": ["model=vae"]}.items():
-        config = PRESETS["mnist"].override(settings)
+    recipes = {"rnp": PRESETS["mnist-root"], "tree": PRESETS["mnist"]}
+    recipes["vae"] = dataclasses.replace(recipes["tree"], model="vae")
+    for name, config in recipes.items():
         trainer = Trainer(config, known, held_out, Path(), device)
         spent, found[name] = 0.0, {}
         while trainer.step < trainer.total and len(found[name]) < len(GOALS):
