@@ -1,6 +1,7 @@
 # make figures   everything from nothing: set-up, data, every notebook, every figure
 # make explore   set-up, data, then the explorer in a browser
 # make test      set-up, data, then every check
+# make docs      set-up, then the pages, notebooks and the library's reference as a site
 # make reproduce set-up, then everything that is committed and built: checkpoints, records, figures
 # Needs make and Python 3.11 or newer; nothing is installed outside .venv.
 
@@ -14,12 +15,13 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 # Touched last, so an interrupted set-up starts over; older than its inputs, it is stale.
 READY := $(VENV)/.ready
 
-.PHONY: help setup figures explore test reproduce
+.PHONY: help setup figures explore test docs reproduce
 
 help:
 	@echo "make figures [MODE=full|quick|paper]   set up, fetch the data, run every notebook, write figures/"
 	@echo "make explore                           set up, fetch the data, open the explorer in a browser"
 	@echo "make test                              set up, fetch the data, then lint, tests and every notebook in quick mode"
+	@echo "make docs                              set up, then build the pages, notebooks and API as a site"
 	@echo "make reproduce                         set up, then train, measure and draw everything anew (hours; it resumes)"
 	@echo "make setup                             only build .venv (PYTHON=... chooses the interpreter)"
 
@@ -56,6 +58,11 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	RNP_MODE=quick OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+
+docs: $(READY)
+	@echo "Building build/docs/index.html: a minute."
+	@$(BIN)/sphinx-build -q -W --keep-going -b html -c docs/site . build/docs
+	@echo "Open build/docs/index.html."
 
 reproduce: $(READY)
 	$(BIN)/snakemake --snakefile workflow/Snakefile --cores 2

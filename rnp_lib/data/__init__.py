@@ -30,12 +30,13 @@ SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
 def load(name: str, split: str = "train", size: int = 28) -> tuple[Tensor, Tensor]:
     """Images float32 (N, 1, size, size) in [0, 1], ink bright, and labels int64 (N,).
 
-    name: one of NAMES, or a folder of PNGs (searched recursively, labelled by sub-folder). Its
-        splits are its sub-folders train/ and test/, else every tenth file in sorted order is test.
-        If the folder's mean is over 0.5 (dark ink on white), all its images are inverted.
-    split: "train" or "test". Omniglot trains on the 964 background characters and tests on the 659
-        of the evaluation set. Its label is the character's index in sorted order.
-    size: side in pixels; images of another size are box averaged (or enlarged bilinearly).
+    Args:
+        name: one of NAMES, or a folder of PNGs (searched recursively, labelled by sub-folder). Its
+            splits are its sub-folders train/ and test/, else every tenth file in sorted order is
+            test. If the folder's mean is over 0.5 (dark ink on white), all its images are inverted.
+        split: "train" or "test". Omniglot trains on the 964 background characters and tests on the
+            659 of the evaluation set. Its label is the character's index in sorted order.
+        size: side in pixels; images of another size are box averaged (or enlarged bilinearly).
 
     Raises DataUnavailable if no source has the set, ValueError for a wrong argument or PNG.
     """

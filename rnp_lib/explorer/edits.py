@@ -106,11 +106,11 @@ def drawn_from(model: RNP, tree: ProgramTree, path: TreePath) -> str:
     """What `resample` draws a program from.
 
     Returns:
-        "root": N(0, I), and with posterior "tree" the priors of all programs below it.
-        "parent": its own prior, which is what its parent predicts of it, its place included.
-        "dream": it has no prior, so it becomes what lies at the same place in a tree drawn from
-            the prior, and stays where it is. Such are leaves, copies added by hand, a part whose
-            tree is on show by itself and, with posterior "root", every program below the root.
+        "root": N(0, I), and with posterior "tree" the priors of all programs below it. "parent":
+        its own prior, which is what its parent predicts of it, its place included. "dream": it has
+        no prior, so it becomes what lies at the same place in a tree drawn from the prior, and
+        stays where it is. Such are leaves, copies added by hand, a part whose tree is on show by
+        itself and, with posterior "root", every program below the root.
     """
     node, c = tree.at(path), model.config
     if not path:
