@@ -33,7 +33,7 @@ def test_writing_a_page_anew_changes_nothing(page):
 
 def test_the_headline_numbers_are_among_those_written():
     marked = {(source, key) for _, source, key in readme.NUMBER.findall(README)}
-    assert {("fig3a_mnist", "sse"), ("checkpoints/mnist", "test_sse")} <= marked
+    assert {("fig3a_mnist", "sse"), ("checkpoints/mnist", "validation_sse")} <= marked
 
 
 @pytest.fixture
