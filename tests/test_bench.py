@@ -74,9 +74,11 @@ def test_bfloat16_keeps_outputs_to_two_percent():
 
 
 @pytest.mark.full_data
-def test_bfloat16_disturbs_gradients_less_than_sampling_z_does():
-    """By a quarter at most in a trained model; an untrained one amplifies any difference."""
-    model = rnp.load("mnist").train()
+@pytest.mark.parametrize(("name", "most"), [("mnist-root", 0.25), ("mnist", 0.5)])
+def test_bfloat16_disturbs_gradients_less_than_sampling_z_does(name, most):
+    """In a trained model; an untrained one amplifies any difference, as reading what earlier parts
+    left of the image does a little."""
+    model = rnp.load(name).train()
     x = rnp.data.load("mnist", "test")[0][:64]
     noise, other = torch.randn(2, 64, model.config.noise)
 
@@ -86,7 +88,7 @@ def test_bfloat16_disturbs_gradients_less_than_sampling_z_does():
 
     exact = flat(noise)
     error = relative_error(flat(noise, bfloat16=True), exact)
-    assert error < 0.25
+    assert error < most
     assert error < relative_error(flat(other), exact)
 
 
