@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from rnp_lib.analysis import programs
+from rnp_lib.analysis.topography import RootsAndParts, clusters, tsne
+from rnp_lib.model.rnp import RNP
 from rnp_lib.plots.base import COLOURS, STYLE, grey, grid, show, turn_colour
 
 GROUPS = (*COLOURS, "#7f7f7f", "#bcbd22")
@@ -31,6 +35,30 @@ class Level:
     names: Sequence[str]
     shown: np.ndarray
     pictures: Tensor
+
+
+def mapped(model: RNP, found: RootsAndParts, labels: Tensor, shown: int, seed: int = 0) -> Figure:
+    """Figure 4a of the programs of N images, with `shown` clusters of each level as pictures.
+
+    labels: (N,), of the images.
+    """
+    at, n, depth = (
+        tsne(torch.cat([found.roots, found.parts]), seed),
+        len(labels),
+        model.config.depth,
+    )
+    classes, groups = labels.unique(return_inverse=True)
+    wholes = [str(label) for label in classes.tolist()]
+    turns = [f"part {t + 1}" for t in range(model.config.tau[0])]
+    levels = []
+    for level, z, place, group, names in (
+        (depth, found.roots, at[:n], groups, wholes),
+        (depth - 1, found.parts, at[n:], found.turns, turns),
+    ):
+        nearest = clusters(z, shown, seed).nearest
+        pictures = programs.draw(model, z[nearest], level)
+        levels.append(Level(place, group.numpy(), names, nearest, pictures))
+    return topography(*levels)
 
 
 @plt.rc_context(STYLE)
