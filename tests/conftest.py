@@ -33,6 +33,18 @@ def _no_open_figures() -> Iterator[None]:
     plt.close("all")
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """Playwright's handle of the Chromium on the PATH; a test says that it needs the command."""
+    from playwright import sync_api
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("full_data"):
         for name in mark.args or ("mnist",):

@@ -17,13 +17,11 @@ import nbformat
 import pytest
 import tiny
 import torch
-from playwright import sync_api as playwright
 
 from rnp_lib import checkpoints
 from rnp_lib.files import ROOT
 from rnp_lib.model.rnp import RNP
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.needs_command("chromium", "chromium-browser"),
     pytest.mark.full_data("mnist"),
@@ -94,14 +92,6 @@ def _wait_for(port, process, log):
         except OSError:
             time.sleep(0.2)
     pytest.fail(f"the server did not start: {log.read_text()[-500:]}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

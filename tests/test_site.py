@@ -10,6 +10,7 @@ import pytest
 
 from rnp_lib.files import ROOT
 
+FORMULAS = "https://cdn.jsdelivr.net/npm/mathjax"  # Sphinx's default; without it they stand as TeX
 FOLDERS = re.compile(r"(?:\.\./)?(checkpoints|figures|notebooks|runs|data|workflow|rnp_lib)/")
 
 
@@ -49,6 +50,22 @@ def test_links_and_pictures_of_the_site_are_there(site):
             assert where.is_file(), f"{path.relative_to(site)} links to {link}"
             if part and where in pages:
                 assert part in pages[where].names, f"{path.relative_to(site)} links to {link}"
+
+
+@pytest.mark.needs_command("chromium", "chromium-browser")
+@pytest.mark.parametrize("name", ["README", "notebooks/01_parsing", "docs/recipe", "docs/site/api"])
+def test_a_browser_shows_a_page_whole_and_asks_for_formulas_at_most(site, browser, name):
+    page, asked, wrong = browser.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: wrong.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto((site / f"{name}.html").as_uri(), wait_until="load")
+    assert [what for what in wrong if not what.startswith(FORMULAS)] == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", FORMULAS))] == []
+    assert page.locator("h1").first.is_visible()
+    broken = page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
+    assert broken == []
+    page.close()
 
 
 def test_the_reference_has_what_the_readme_names(site):
