@@ -75,8 +75,12 @@ PRESETS: dict[str, Config] = {
     "fashion-root": _root(_FASHION),
     "omniglot-root": _root(_OMNIGLOT),
     "scenes-root": _root(_SCENES, images=(100_000, 100_000, 150_000)),
-    # Characters whose true strokes are known. Without dabs their parts are the four quarters.
+    # Characters whose true strokes are known.
     "strokes": Config(
+        dataset="strokes", extent=((0.25, 0.65), (0.2, 0.6)), drop=0.0, images=(60_000, 140_000)
+    ),
+    # Without dabs its parts are the four quarters.
+    "strokes-root": Config(
         dataset="strokes",
         posterior="root",
         z_dim=96,

@@ -78,7 +78,7 @@ def _rows(name: str) -> str:
         raise ValueError(f"<!-- table: {name} -->: there are only {', '.join(TABLES)}.")
     key, row = TABLES[name]
     runs = _entry("docs/recipe", key)
-    return "".join(f"| {row.format_map(_Measured(run, typed=_typed(run)))} |\n" for run in runs)
+    return "".join(f"| {row.format_map(_Measured(run, **_typed(run)))} |\n" for run in runs)
 
 
 class _Measured(dict):
@@ -97,33 +97,40 @@ class _Unmeasured:
         return "–"
 
 
-def _typed(run: dict[str, Any]) -> str:
-    """What a reader types for a run after `rnp train PRESET` or `rnp transfer TASK`."""
+def _typed(run: dict[str, Any]) -> dict[str, str]:
+    """What a reader types for a run: all of it, and what follows `rnp train PRESET` or the like."""
     if "command" not in run:  # nothing is trained
-        return ""
+        return {"typed": "", "options": ""}
     options = run["command"].split(" ", 3)[3:]
-    return f"`{options[0]}`" if options else "no change"
+    return {
+        "typed": f"`{run['command']}`",
+        "options": f"`{options[0]}`" if options else "no change",
+    }
 
 
 # Name -> key of its list in docs/recipe.json, and the cells of a row.
 TABLES = {
-    "ablations": ("runs", "{what} | {validation_sse:.1f} | {typed}"),
+    "ablations": ("runs", "{what} | {validation_sse:.1f} | {options}"),
     "tree": (
         "tree.runs",
         "{what} | {validation_sse:.2f} | {sse_root:.1f} | {nats:.1f} | {kl_root:.0f} "
-        "| {samples_legible:.0%} | {turn_read:.0%} | {typed}",
+        "| {samples_legible:.0%} | {turn_read:.0%} | {options}",
     ),
     "models": (
         "models",
         "{data} | {what} | {test[sse]:.2f} | {test[sse_root]:.1f} | {test[nats]:.1f} "
         "| {test[iwae_nats]:.1f} | {test[samples_legible]:.0%} | {test[smallest_class]:.1%} "
-        "| `{command}`",
+        "| {typed}",
     ),
     "seeds": (
         "seeds",
         "{seed} | {validation_sse:.2f} | {test[sse]:.2f} | {samples_legible:.1%} "
         "| {smallest_class:.1%} | {smallest_part:.1%} | {smallest_sub_part:.1%} | {pieces:.1%}",
     ),
-    "strokes": ("strokes.runs", "{what} | {ari_parts:.3f} | {ari_sub_parts:.3f} | {typed}"),
-    "retrainings": ("transfer.runs", "{what} | {images:,} | {validation_sse:.2f} | {typed}"),
+    "strokes": (
+        "strokes.runs",
+        "{what} | {ari_parts:.3f} | {ari_parts_less_kmeans:+.3f} | {ari_sub_parts:.3f} "
+        "| {ari_sub_parts_less_kmeans:+.3f} | {typed}",
+    ),
+    "retrainings": ("transfer.runs", "{what} | {images:,} | {validation_sse:.2f} | {options}"),
 }

@@ -68,7 +68,7 @@ def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
         found |= measure(model, images[split.train], images[split.validation])
     if "ari_parts" in row:
         aris = segmentation.evaluate_segmentation(checkpoints.load(path), n=500, seed=2)
-        found |= {key: aris[key] for key in ("ari_parts", "ari_sub_parts")}
+        found |= {key: aris[key] for key in aris if re.fullmatch(r"ari_.*parts(_less_\w+)?", key)}
     return found
 
 
