@@ -3,6 +3,7 @@
 import difflib
 import functools
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -117,12 +118,17 @@ def data_command(names):
 def train_command(preset, settings, out, resume, save_every, tensorboard, device):
     """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
 
-    `--set dataset=FOLDER` trains on your own PNG images. Test images are not looked at: `rnp
+    `--set dataset=FOLDER` trains on your own PNG images, in colour if any of them is, unless
+    `--set channels=1` is given. Test images are not looked at: `rnp
     evaluate` scores the model on them.
     """
+    from rnp_lib import data
     from rnp_lib.training import loop
 
     config = PRESETS[preset].override(list(settings))
+    folder, told = Path(config.dataset), {text.partition("=")[0].strip() for text in settings}
+    if "channels" not in told and folder.is_dir() and data.in_colour(folder):
+        config = replace(config, channels=3)
     loop.train(config, out or Path("runs") / preset, resume, device, save_every, tensorboard)
 
 
@@ -213,7 +219,7 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot):
     if path:
         write_json(path, {"numbers": found, "model": checkpoints.metadata(checkpoint)})
     if plot:
-        images, _ = data.load(dataset, "test", model.config.image_size)
+        images, _ = data.load(dataset, "test", model.config.image_size, model.config.channels)
         spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
         _write_plot(plot, plots.parsing(spread, model.parse(spread)))
 
@@ -229,11 +235,11 @@ def compare_command(one, other, dataset, plot):
     from rnp_lib.analysis import scores
 
     models = {name: checkpoints.load(name) for name in (one, other)}
-    sizes = {model.config.image_size for model in models.values()}
-    if len(models) < 2 or len(sizes) > 1:
-        raise ValueError("compare two different models of images of the same size.")
+    kinds = {(model.config.image_size, model.config.channels) for model in models.values()}
+    if len(models) < 2 or len(kinds) > 1:
+        raise ValueError("compare two different models of images of the same size and channels.")
     dataset = dataset or models[one].config.dataset
-    images, _ = data.load(dataset, "test", *sizes)
+    images, _ = data.load(dataset, "test", *kinds.pop())
     found = scores.compare(models[one], models[other], images)
     click.echo(f"{found['n']:,} test images of {dataset}")
     for name, what in (("sse", "squared error"), ("nats", "negative ELBO, nats")):

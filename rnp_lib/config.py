@@ -70,6 +70,8 @@ class Config:
         "mnist"  # a name that rnp_lib.data knows, or a folder of PNG files
     )
     without: Counts = ()  # classes (labels) left out of training, validation and test
+    # 1: grey, ink bright on black. 3: red, green and blue; grey sets are painted.
+    channels: Literal[1, 3] = 1
     image_size: Side = 28  # side of the root canvas, pixels
     patch_size: Side = 14  # side of every decoded patch and of every canvas below the root, pixels
 
@@ -95,7 +97,7 @@ class Config:
     normalise: bool = True  # LayerNorm without gain in generated hidden layers
     step_vector: bool = True  # a learned vector for every step t, added to e_t
     state_activation: Literal["tanh", "elu"] = "tanh"
-    patch_activation: Literal["sigmoid", "relu"] = "sigmoid"
+    patch_activation: Literal["sigmoid", "relu"] = "sigmoid"  # in colour it is tanh
     action_activation: Literal["tanh", "sin"] = "tanh"
     encoder: Literal["light", "resnet"] = "light"
 
@@ -155,6 +157,10 @@ class Config:
             "posterior=tree unrolls siblings together: set feedback to none or own.": (
                 self.posterior == "tree" and self.feedback == "child"
             ),
+            "dabs are bright and jitter brings in black from outside, as in grey images alone: set "
+            "dabs and jitter to 0 where channels=3.": (
+                self.channels == 3 and (self.dabs or self.jitter)
+            ),
             "dabs must end before training does, and they take twice as many images as they "
             f"are set to: got {self.dabs:,} of {total:,}.": 2 * self.dabs > total,
             f"kl_warmup must end before training does: got {self.kl_warmup:,} of {total:,}.": (
@@ -177,6 +183,11 @@ class Config:
             return []
         tau = self.tau[self.depth - level :]
         return [math.prod(tau[: i + 1]) for i in range(level - 1)]
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """Of a decoded patch: channels, pixels down and across."""
+        return self.channels, self.patch_size, self.patch_size
 
     @property
     def noise_each(self) -> int:

@@ -65,6 +65,8 @@ PRESETS: dict[str, Config] = {
     "mnist": _MNIST,
     # Parts are one of 64 symbols that all turns share: what a part is does not tell its turn.
     "mnist-alphabet": dataclasses.replace(_MNIST, prior_z="symbols", drop=0.1, images=(300_000,)),
+    # Digits painted with an ink and on a paper of their own.
+    "mnist-colour": dataclasses.replace(_MNIST, channels=3, images=(400_000,)),
     "fashion": _FASHION,
     "omniglot": dataclasses.replace(_OMNIGLOT, reader_units=512),
     "scenes": _SCENES,
@@ -75,9 +77,10 @@ PRESETS: dict[str, Config] = {
     "fashion-root": _root(_FASHION),
     "omniglot-root": _root(_OMNIGLOT),
     "scenes-root": _root(_SCENES, images=(100_000, 100_000, 150_000)),
-    # Characters whose true strokes are known.
+    # Characters whose true strokes are known. Where windows may be long and low, the parts of some
+    # seeds are horizontal bands.
     "strokes": Config(
-        dataset="strokes", extent=((0.25, 0.65), (0.2, 0.6)), drop=0.0, images=(60_000, 140_000)
+        dataset="strokes", extent=((0.35, 0.55), (0.2, 0.6)), drop=0.0, images=(60_000, 140_000)
     ),
     # Without dabs its parts are the four quarters.
     "strokes-root": Config(

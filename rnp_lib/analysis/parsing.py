@@ -16,7 +16,7 @@ from rnp_lib.model import objective
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
-from rnp_lib.model.tree import ProgramTree, compose
+from rnp_lib.model.tree import ProgramTree, compose, ink
 
 IWAE_IMAGES = 250  # each costs as many parses as the bound has samples
 
@@ -29,8 +29,8 @@ def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
 
 def ink_share(tree: ProgramTree) -> Tensor:
     """Each child's share of a program's drawn ink, (B, tau); rows sum to 1, or 0 if blank."""
-    ink = tree.parts.flatten(2).sum(2)
-    return ink / ink.sum(1, keepdim=True).clamp_min(1e-6)
+    drawn = ink(tree.parts).flatten(2).sum(2)
+    return drawn / drawn.sum(1, keepdim=True).clamp_min(1e-6)
 
 
 def pieces(pictures: Tensor, threshold: float = 0.15) -> tuple[Tensor, Tensor]:
@@ -106,10 +106,11 @@ def evaluate(
     Returns:
         n: images; sse: squared error summed over the pixels of an image, mean over images, of the
         canvas composed from the leaves at the posterior mean; mse: per pixel; sse_parts: of the
-        canvas of directly decoded parts; sse_blank: of an empty canvas; kl: of all programs, nats;
-        elbo and elbo_samples: the lower bound of log p(x), nats, constants included, mean over
-        images; iwae, iwae_samples and iwae_images: the same of `likelihood.iwae`; nats and
-        iwae_nats: what an image costs by either, -elbo and -iwae without the constant;
+        canvas of directly decoded parts; sse_blank: of an empty canvas, in colour of its paper; kl:
+        of all programs, nats; elbo and elbo_samples: the lower bound of log p(x), nats, constants
+        included, mean over images; iwae, iwae_samples and iwae_images: the same of
+        `likelihood.iwae`; nats and iwae_nats: what an image costs by either, -elbo and -iwae
+        without the constant;
         ink_part_1..τ: each part's share of the drawn ink, mean over images. sse, elbo and iwae with
         the standard error over images, `_stderr`. With posterior "tree" also sse_root: of what the
         root alone predicts, and kl_root: its nats. Of a plain VAE nothing about parts.
@@ -124,7 +125,7 @@ def evaluate(
     def score(x: Tensor) -> tuple[Tensor, Tensor]:
         tree = model.parse(x)
         found = {"kl": tree.nats, "kl_root": tree.kl, "sse": squared_error(tree.canvas, x)}
-        found["sse_blank"] = squared_error(torch.zeros_like(x), x)
+        found["sse_blank"] = squared_error(tree.on_paper(torch.zeros_like(x)), x)
         if "sse_parts" in names:
             found["sse_parts"] = squared_error(tree.cut(tree.level - 1), x)
         if "sse_root" in names:
@@ -164,7 +165,7 @@ def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
 
     def measure(x: Tensor) -> tuple[Tensor, ...]:
         tree = model.parse(x)
-        share, ink = (found.view(len(x), -1) for found in pieces(tree.parts.flatten(0, 1)))
+        share, inked = (found.view(len(x), -1) for found in pieces(ink(tree.parts).flatten(0, 1)))
         inks = [ink_share(tree)]
         if len(parts) > 1:
             inks.append(torch.stack([ink_share(child) for child in tree.children], 1))
@@ -172,14 +173,14 @@ def evaluate_parts(model: RNP, images: Tensor) -> dict[str, float]:
         rises = [removal_rise(tree, x, level) for level in levels[: len(parts)]]
         sides = [windows(tree, level).amax((1, 2)) for level in levels]
         pairs = zip(inks, rises, strict=True)
-        return share * ink, ink, torch.stack(sides, 1), *itertools.chain(*pairs)
+        return share * inked, inked, torch.stack(sides, 1), *itertools.chain(*pairs)
 
-    in_main, ink, sides, *rest = batched(measure, images)
+    in_main, inked, sides, *rest = batched(measure, images)
     names = [f"{what}_{part}" for part in parts for what in ("ink", "removal_rise")]
     means = {name: found.double().mean(0) for name, found in zip(names, rest, strict=True)}
-    in_main, ink = in_main.mean(0), ink.mean(0)
-    scores = {"n": len(images), "pieces": (in_main.sum() / ink.sum().clamp_min(1e-6)).item()}
-    for t, share in enumerate((in_main / ink.clamp_min(1e-6)).tolist(), 1):
+    in_main, inked = in_main.mean(0), inked.mean(0)
+    scores = {"n": len(images), "pieces": (in_main.sum() / inked.sum().clamp_min(1e-6)).item()}
+    for t, share in enumerate((in_main / inked.clamp_min(1e-6)).tolist(), 1):
         scores[f"part_{t}_pieces"] = share
     for name, mean in means.items():
         for index, value in np.ndenumerate(mean.cpu().numpy()):

@@ -16,19 +16,20 @@ READ = ("mnist", "fashion")  # few classes, and a classifier that knows them
 
 
 def on_test_images(model: ImageModel, dataset: str, iwae: int = 0) -> dict[str, float]:
-    """All of `parsing.evaluate` on the test split of a data set; of models of the same data set
-    also `samples_read` (MNIST and Fashion-MNIST), and of those with parts `evaluate_digits`
+    """All of `parsing.evaluate` on the test split of a data set; of grey models of this set also
+    `samples_read` (MNIST and Fashion-MNIST), and of those with parts `evaluate_digits`
     (scenes) and `segmentation.evaluate_segmentation` (strokes).
 
     iwae: samples of the importance-weighted bound, which is left out at 0.
     """
-    images, labels = data.load(dataset, "test", model.config.image_size)
+    c = model.config
+    images, labels = data.load(dataset, "test", c.image_size, c.channels)
     found = parsing.evaluate(model, images, iwae=iwae)
-    if dataset != model.config.dataset:
+    if dataset != c.dataset or c.channels > 1:
         return found
     if dataset in READ:
         found |= samples_read(model)
-    if model.config.model == "rnp":
+    if c.model == "rnp":
         if dataset == "scenes":
             found |= evaluate_digits(model, load_classifier("mnist"), images, labels)
         if dataset == "strokes":

@@ -66,7 +66,7 @@ class NaivePort(ImageModel):
             policy = F.elu(layer("policy_h", policy) + layer("policy_e", e))
             a = network("action", policy, 4).sin()
             patch = F.relu(network("patch", state, 4) + self.patch_bias)
-            patch = patch.view(-1, 1, c.patch_size, c.patch_size)
+            patch = patch.view(-1, *c.patch_shape)
             matrix = affine(a, c.extent[c.depth - level], c.rotation, c.shear, c.centre)
             child = ProgramTree(z=state, canvas=patch)
             if level - 1 > until:

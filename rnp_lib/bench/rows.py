@@ -53,7 +53,7 @@ class Row:
     def __init__(self, model: ImageModel, batch: int, device: torch.device):
         c = model.config
         self.model = model.to(device).train()
-        self.x = torch.rand(batch, 1, c.image_size, c.image_size, device=device)
+        self.x = torch.rand(batch, c.channels, c.image_size, c.image_size, device=device)
         replay = device.type == "cuda" and not isinstance(model, NaivePort)
         dtype = precision(c, device)
         self.step = Step(Objective(model), make_optimisers(model, dtype), c, self.x, dtype, replay)

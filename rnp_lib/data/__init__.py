@@ -1,4 +1,4 @@
-"""One loader for every data set: images float32 (N, 1, size, size) in [0, 1], ink bright.
+"""One loader for every data set: images float32 (N, C, size, size) in [0, 1], grey ones ink bright.
 
     images, labels = load("mnist", "train")
 
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from rnp_lib.data import cache, official, sources
+from rnp_lib.data.folder import in_colour as in_colour  # for users, as `digest`
 from rnp_lib.data.folder import read_folder
 from rnp_lib.data.images import SPLITS, Arrays, resize
-from rnp_lib.data.images import digest as digest  # for users; not needed here
+from rnp_lib.data.images import digest as digest
+from rnp_lib.data.paint import paint
 from rnp_lib.data.scenes import scenes
 from rnp_lib.data.sources import DataUnavailable
 from rnp_lib.data.strokes import strokes
@@ -27,21 +29,31 @@ STROKES = {"train": (60_000, 0), "test": (2_000, 1)}
 SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
 
 
-def load(name: str, split: str = "train", size: int = 28) -> tuple[Tensor, Tensor]:
-    """Images float32 (N, 1, size, size) in [0, 1], ink bright, and labels int64 (N,).
+def load(
+    name: str, split: str = "train", size: int = 28, channels: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Images float32 (N, channels, size, size) in [0, 1], and labels int64 (N,).
 
     Args:
         name: one of NAMES, or a folder of PNGs (searched recursively, labelled by sub-folder). Its
             splits are its sub-folders train/ and test/, else every tenth file in sorted order is
-            test. If the folder's mean is over 0.5 (dark ink on white), all its images are inverted.
+            test. If the mean of a grey folder is over 0.5 (dark ink on white), all its images are
+            inverted.
         split: "train" or "test". Omniglot trains on the 964 background characters and tests on the
             659 of the evaluation set. Its label is the character's index in sorted order.
         size: side in pixels; images of another size are box averaged (or enlarged bilinearly).
+        channels: 1 for grey, ink bright; 3 for red, green and blue. Grey sets are then painted
+            (`paint`), a folder is in the colours that it has.
 
     Raises DataUnavailable if no source has the set, ValueError for a wrong argument or PNG.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour): got {channels!r}.")
+    if name in NAMES and channels == 3:
+        images, labels = load(name, split, size)
+        return paint(images, SPLITS.index(split)), labels
     if name == "strokes":
         images, labels = _drawn(split, size)
         return images.clone(), labels.clone()
@@ -50,7 +62,7 @@ def load(name: str, split: str = "train", size: int = 28) -> tuple[Tensor, Tenso
     elif name in NAMES:
         images, labels = _official(name, size)[0][split]
     elif Path(name).is_dir():
-        images, labels = read_folder(Path(name), size)[split]
+        images, labels = read_folder(Path(name), size, channels)[split]
     else:
         raise ValueError(f"{name!r} is neither one of {', '.join(NAMES)} nor a folder of PNGs")
     return resize(images, size).float() / 255, labels

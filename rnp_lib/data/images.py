@@ -8,13 +8,13 @@ from torch import Tensor
 
 SPLITS = ("train", "test")
 
-Arrays = dict[str, tuple[Tensor, Tensor]]  # split -> uint8 (N, 1, H, W), int64 (N,)
+Arrays = dict[str, tuple[Tensor, Tensor]]  # split -> uint8 (N, C, H, W), int64 (N,)
 
 
 def digest(images: Tensor, labels: Tensor) -> str:
     """SHA-256 (hex) of a data set: shape, pixels rounded to 8 bits, and labels.
 
-    images: (N, 1, H, W), floats in [0, 1] or uint8; labels: integers (N,).
+    images: (N, C, H, W), floats in [0, 1] or uint8; labels: integers (N,).
     """
     if images.dtype != torch.uint8:
         images = (images * 255).round().to(torch.uint8)
@@ -25,7 +25,7 @@ def digest(images: Tensor, labels: Tensor) -> str:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, 1, S, S) -> uint8 (N, 1, size, size), box averaged or enlarged bilinearly."""
+    """uint8 (N, C, S, S) -> uint8 (N, C, size, size), box averaged or enlarged bilinearly."""
     side = images.shape[-1]
     if side == size:
         return images

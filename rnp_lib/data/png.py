@@ -1,6 +1,7 @@
-"""PNG files from outside, as grey pictures."""
+"""PNG files from outside, as grey pictures or in colour."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,13 +16,24 @@ def read_grey(file: Path | BinaryIO, name: str) -> np.ndarray:
 
     Raises ValueError, which calls the file `name`, if it cannot be read or has over MAX_PIXELS.
     """
+    return _read(file, name, _grey)
+
+
+def read_colour(file: Path | BinaryIO, name: str) -> np.ndarray:
+    """As `read_grey`, but red, green and blue: uint8 (H, W, 3)."""
+    return _read(file, name, _colour)
+
+
+def _read(
+    file: Path | BinaryIO, name: str, pixels: Callable[[Image.Image], np.ndarray]
+) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=["PNG"]) as image:
                 width, height = image.size
                 if width * height <= MAX_PIXELS:
-                    return _grey(image)
+                    return pixels(image)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not a PNG: make it one, or leave it out.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -37,7 +49,16 @@ def read_grey(file: Path | BinaryIO, name: str) -> np.ndarray:
 def _grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits
         return (np.array(image).clip(0, 65535) / 257).round().astype(np.uint8)
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image.convert("RGBA"))
-    return np.array(image.convert("L"))
+    return np.array(_on_white(image).convert("L"))
+
+
+def _colour(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        return _grey(image)[..., None].repeat(3, -1)
+    return np.array(_on_white(image).convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

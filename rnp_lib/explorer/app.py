@@ -199,7 +199,7 @@ class Explorer(anywidget.AnyWidget):
     def _open_drawing(self, framed, drawing) -> None:
         # As the images that the model knows are, whatever is picked from.
         config = trees.model(self.state.model).config
-        image = framed(drawing, config.dataset, config.image_size)
+        image = framed(drawing, config.dataset, config.image_size, config.channels)
         self._open(states.Picture((image * 255).round().byte().numpy().tobytes()))
 
     def _do_pick(self, index) -> None:

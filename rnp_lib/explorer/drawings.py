@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
-from rnp_lib.data.png import read_grey
+from rnp_lib.data.images import resize
+from rnp_lib.data.png import read_colour, read_grey
 
 FINE = 8  # drawn at this many times the resolution, then averaged: soft edges as in scanned ink
 MAX_BYTES = 5_000_000
@@ -43,8 +44,9 @@ FRAMES = {
 AS_DRAWN = Frame(None, 2.4 / 28)  # scenes, and sets of the user's own
 
 
-def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int) -> Tensor:
-    """A drawing as the image (1, 1, size, size) in [0, 1] that a data set would make of it.
+def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int, channels: int = 1) -> Tensor:
+    """A drawing as the image (1, channels, size, size) in [0, 1] that a data set would make of it:
+    in colour, black on white.
 
     Args:
         strokes: lines of a pen, each a list of points (x, y) from 0 to 1 across and down the pad.
@@ -77,7 +79,8 @@ def from_strokes(strokes: Sequence[Sequence], dataset: str, size: int) -> Tensor
         draw.line(xy, fill=255, width=round(2 * radius))
         for x, y in xy:  # joints and ends
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return _finish(np.asarray(image, np.float32) / 255, frame, size)
+    ink = _finish(np.asarray(image, np.float32) / 255, frame, size)
+    return ink if channels == 1 else 1 - ink.expand(-1, channels, -1, -1)
 
 
 def check_size(size: int) -> None:
@@ -87,15 +90,18 @@ def check_size(size: int) -> None:
         raise ValueError(f"the file has {size / 1e6:.1f} MB: choose one of {most} MB or less.")
 
 
-def from_png(data: bytes, dataset: str, size: int) -> Tensor:
-    """An uploaded PNG as the image (1, 1, size, size) in [0, 1] that a data set would make of it.
+def from_png(data: bytes, dataset: str, size: int, channels: int = 1) -> Tensor:
+    """An uploaded PNG as the image (1, channels, size, size) in [0, 1] that a set would make of it.
 
-    Of dark ink on a bright ground the negative is taken; transparent parts are white paper.
+    In colour it is taken as it is, padded to a square with what its border shows. For grey, of dark
+    ink on a bright ground the negative is taken. Transparent parts are white paper.
 
     Raises:
         ValueError: the file is no PNG, is too large, or shows nothing.
     """
     check_size(len(data))
+    if channels > 1:
+        return _square(read_colour(io.BytesIO(data), "the picture"), size)
     ink = read_grey(io.BytesIO(data), "the picture").astype(np.float32) / 255
     border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
     ground = np.median(border)
@@ -114,6 +120,18 @@ def from_png(data: bytes, dataset: str, size: int) -> Tensor:
     canvas = Image.new("F", (side, side))
     canvas.paste(picture.resize((width, height), how), ((side - width) // 2, (side - height) // 2))
     return _finish(np.asarray(canvas), frame, size)
+
+
+def _square(pixels: np.ndarray, size: int) -> Tensor:
+    """uint8 (H, W, 3) -> (1, 3, size, size) in [0, 1], on the median colour of the border."""
+    height, width, _ = pixels.shape
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    side = max(height, width)
+    canvas = np.empty((side, side, 3), np.uint8)
+    canvas[:] = np.median(border, 0)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = pixels
+    return resize(torch.from_numpy(canvas).movedim(-1, 0)[None], size) / 255
 
 
 def _finish(fine: np.ndarray, frame: Frame, size: int) -> Tensor:

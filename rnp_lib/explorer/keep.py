@@ -33,16 +33,17 @@ def code(state: State) -> str:
 
 def _code(state: State, variable: str) -> list[str]:
     root = trees.tree(replace(state, edits=()))
-    side = root.canvas.shape[-1]
+    _, channels, side, _ = root.canvas.shape
     match state.source:
         case TestImage(index):
             name, x = json.dumps(state.dataset), f"images[{index}:{index + 1}]"
-            lines = [f'images, _ = rnp.data.load({name}, "test", {side})']
+            shape = side if channels == 1 else f"{side}, {channels}"
+            lines = [f'images, _ = rnp.data.load({name}, "test", {shape})']
         case Picture(pixels):
             packed, x = base64.b64encode(zlib.compress(pixels, 9)).decode(), "image"
             lines = [
                 f'pixels = zlib.decompress(base64.b64decode("{packed}"))',
-                f"image = torch.tensor(list(pixels)).view(1, 1, {side}, {side}) / 255",
+                f"image = torch.tensor(list(pixels)).view(1, {channels}, {side}, {side}) / 255",
             ]
         case Sample(seed, temperature):
             lines = [f"{variable} = model.sample(1, seed={seed}, temperature={temperature})"]

@@ -71,7 +71,7 @@ def make(name: str | Path, n: int = 1_000, seed: int = 0) -> Path:
     config = model.config
     if not isinstance(model, RNP):
         raise ValueError(f"{name} has no programs to map: choose a Recursive Neural Program.")
-    images, labels = data.load(config.dataset, "test", config.image_size)
+    images, labels = data.load(config.dataset, "test", config.image_size, config.channels)
     index = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]
     images, labels = images[index], labels[index]
     found = topography.roots_and_parts(model, images, seed)

@@ -1,5 +1,6 @@
 """From states to trees. What is read from files is kept, a few of each, and trees while in use."""
 
+import math
 import zlib
 from dataclasses import replace
 from functools import lru_cache
@@ -55,15 +56,16 @@ def model(name: str) -> RNP:
 
 def images(state: State) -> tuple[Tensor, Tensor]:
     """The test images (N, 1, S, S) and labels (N,) that can be picked."""
-    return _images(state.dataset, model(state.model).config.image_size)
+    c = model(state.model).config
+    return _images(state.dataset, "test", c.image_size, c.channels)
 
 
-_images = lru_cache(4)(lambda dataset, size: data.load(dataset, "test", size))
+_images = lru_cache(4)(data.load)
 guide = lru_cache(4)(maps.map_of)  # the map of a model; raises what `map_of` raises
 
 
 def image(state: State) -> Tensor | None:
-    """The image (1, 1, S, S) that the tree was parsed from, or None if it was dreamt."""
+    """The image (1, C, S, S) that the tree was parsed from, or None if it was dreamt."""
     match state.source:
         case states.TestImage(index):
             found, _ = images(state)
@@ -73,11 +75,15 @@ def image(state: State) -> Tensor | None:
                 )
             return found[index : index + 1]
         case states.Picture(pixels):
-            size = model(state.model).config.image_size
-            if len(pixels) != size**2:
-                raise ValueError(f"the drawing was made for another model, not for {size} pixels.")
+            c = model(state.model).config
+            shape = c.channels, c.image_size, c.image_size
+            if len(pixels) != math.prod(shape):
+                raise ValueError(
+                    f"the drawing was made for another model, not for {c.image_size} pixels in "
+                    f"{'grey' if c.channels == 1 else 'colour'}."
+                )
             ink = np.frombuffer(pixels, np.uint8).astype(np.float32) / 255
-            return torch.from_numpy(ink).view(1, 1, size, size)
+            return torch.from_numpy(ink).view(1, *shape)
     return None
 
 
@@ -117,11 +123,12 @@ def saved(model: RNP, packed: bytes) -> ProgramTree:
     """The tree of `states.Saved`, which must be one that the model could have made."""
     found = ProgramTree.from_json(zlib.decompress(packed).decode())
     c = model.config
-    shapes = (len(found), found.level, found.z.shape[1], found.canvas.shape[-1])
-    if shapes != (1, c.depth, c.z_dim, c.image_size):
+    shapes = (len(found), found.level, found.z.shape[1], *found.canvas.shape[1::2])
+    if shapes != (1, c.depth, c.z_dim, c.channels, c.image_size):
         raise ValueError(
             f"that file holds a tree of another kind: this model's have {c.depth} levels, programs "
-            f"of {c.z_dim} numbers and {c.image_size} pixels a side; choose the model first."
+            f"of {c.z_dim} numbers and {c.image_size} pixels a side in "
+            f"{'grey' if c.channels == 1 else 'colour'}; choose the model first."
         )
     return found
 

@@ -83,7 +83,7 @@ def render(state: State) -> View:
         drawing=_bytes(plots.grey(tree.canvas)),
         nodes=tuple(_nodes(tree, plots.PALETTES[state.colours], corrects)),
         error=None if x is None else (tree.canvas - x).square().sum().item(),
-        blank=None if x is None else x.square().sum().item(),
+        blank=None if x is None else (tree.on_paper(torch.zeros_like(x)) - x).square().sum().item(),
         action=dict(zip(edits.ACTION, action, strict=False)),
         code=_coordinates(state, selected),
         predicted=state.predicted if corrects else None,
@@ -124,9 +124,14 @@ def point(state: State, number: int) -> ProgramTree:
     return trees.tree(there).at(there.selected)
 
 
-def picture(tree: ProgramTree, colours: tuple[str, ...]) -> np.ndarray:
-    """A program in its own frame, uint8 (H, W, 3): its children coloured, a leaf in dark ink."""
-    return _bytes(plots.coloured(tree.parts, colours) if tree.children else plots.grey(tree.canvas))
+def picture(
+    node: ProgramTree, colours: tuple[str, ...], root: ProgramTree | None = None
+) -> np.ndarray:
+    """A program in its own frame, uint8 (H, W, 3): its children coloured, a leaf as it is drawn, on
+    the paper of its root."""
+    if node.children:
+        return _bytes(plots.coloured(node.parts, colours))
+    return _bytes(plots.grey((root or node).on_paper(node.canvas)))
 
 
 def _nodes(tree: ProgramTree, colours: tuple[str, ...], told: bool) -> Iterator[Node]:
@@ -141,7 +146,7 @@ def _nodes(tree: ProgramTree, colours: tuple[str, ...], told: bool) -> Iterator[
             window, outline = (plots.corners(matrix[:2]).tolist() for matrix in maps)
         hidden = isinstance(node, edits.Hidden)
         nats = node.kl.item() if told and node.kl is not None else None
-        yield Node(path, node.level, picture(node, colours), window, outline, hidden, nats)
+        yield Node(path, node.level, picture(node, colours, tree), window, outline, hidden, nats)
 
 
 def _coordinates(state: State, selected: ProgramTree) -> tuple[float, ...]:

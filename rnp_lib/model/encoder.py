@@ -34,12 +34,12 @@ class PreActivationBlock(nn.Module):
         return x + y
 
 
-def light_encoder(image_size: int, outputs: int) -> nn.Sequential:
+def light_encoder(image_size: int, outputs: int, inputs: int = 1) -> nn.Sequential:
     """Two strided convolutions, each with a residual block, and one hidden layer: ours."""
     channels, units = 32, 256
     side = image_size // 2 // 2
     return nn.Sequential(
-        MatrixConv2d(1, channels, 4, stride=2, padding=1),
+        MatrixConv2d(inputs, channels, 4, stride=2, padding=1),
         PreActivationBlock(channels),
         MatrixConv2d(channels, channels, 4, stride=2, padding=1),
         PreActivationBlock(channels),
@@ -71,17 +71,17 @@ class ResNetBlock(nn.Module):
         return F.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet_encoder(image_size: int, outputs: int) -> nn.Sequential:
+def resnet_encoder(image_size: int, outputs: int, inputs: int = 1) -> nn.Sequential:
     """Five ResNet blocks of 32 channels and four fully connected layers of 64 units (the paper).
 
     The paper gives no strides: the second and fourth block halve the image here.
     """
     channels, units = 32, 64
     strides = (1, 2, 1, 2, 1)
-    inputs = (1, *[channels] * 4)
+    before = (inputs, *[channels] * 4)
     side = (image_size + 3) // 4  # two strides of 2, each rounding up
     return nn.Sequential(
-        *(ResNetBlock(n, channels, s) for n, s in zip(inputs, strides, strict=True)),
+        *(ResNetBlock(n, channels, s) for n, s in zip(before, strides, strict=True)),
         nn.Flatten(),
         nn.Linear(channels * side * side, units),
         nn.ELU(),

@@ -68,7 +68,7 @@ class Guide:
         return Chosen(draw(prior.z, noise_z, pick), draw(prior.u, noise_u))
 
     def see(self, patch: Tensor, window: Tensor) -> None:
-        """Sees the child just chosen: its patch (N, 1, P, P), and where it lies, (N, 2, 3)."""
+        """Sees the child just chosen: its patch (N, C, P, P), and where it lies, (N, 2, 3)."""
 
     def below(self) -> "Guide":
         """The guide for the children of all children chosen."""
@@ -110,7 +110,7 @@ class Reading(Guide):
 
     Args:
         reader: one for all children, or one for each turn.
-        x: the images (N, 1, H, W), in the frames of the programs that are unrolled.
+        x: the images (N, C, H, W) less their paper, in the frames of the programs to unroll.
         noise: as of `Guide`.
         seen: (N,), 0 for images that are not looked at, whose children keep their prior, else 1.
         without: as of the config.

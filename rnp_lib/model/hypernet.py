@@ -140,7 +140,7 @@ class HyperNetwork(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         c = self.config = config
-        pixels = c.patch_size**2
+        pixels = c.channels * c.patch_size**2
         trunk, size = [], c.z_dim
         for _ in range(c.trunk_depth):
             trunk += [nn.Linear(size, c.trunk_width), nn.LayerNorm(c.trunk_width), nn.ELU()]
@@ -171,8 +171,10 @@ class HyperNetwork(nn.Module):
         if c.dabs:
             self.register_buffer("dab", _dab(c.patch_size), persistent=False)
             self.register_buffer("dab_share", torch.zeros(()), persistent=False)
+        # Ink may be darker than coloured paper, and never than black.
+        self.patch_activation = ACTIVATIONS[c.patch_activation if c.channels == 1 else "tanh"]
         # A dark patch to begin with: most of an image is background, and the canvas is a sum.
-        dark = -2.0 if c.patch_activation == "sigmoid" else 0.0
+        dark = -2.0 if self.patch_activation is torch.sigmoid else 0.0
         self.patch_bias = nn.Parameter(torch.full((1,), dark))
 
     def mix_in_dabs(self, images_seen: int) -> None:
@@ -223,7 +225,7 @@ class Program:
         self.layers = {name: layer(h) for name, layer in net.layers.items()}
         self.norm = _layer_norm if c.normalise else None
         self.state_activation = ACTIVATIONS[c.state_activation]
-        self.patch_activation = ACTIVATIONS[c.patch_activation]
+        self.patch_activation = net.patch_activation
         self.action_activation = ACTIVATIONS[c.action_activation]
         h = h.unsqueeze(1)
         self.state_0 = self.state_activation(net.state_0(h))

@@ -35,7 +35,10 @@ class Terms(NamedTuple):
 
 
 def constant(pixels: int, sigma2: float) -> float:
-    """The normalisation of the Gaussian likelihood, in nats: pixels/2 · log 2πσ²."""
+    """The normalisation of the Gaussian likelihood, in nats: pixels/2 · log 2πσ².
+
+    pixels: numbers of an image, three for each of its points where it is in colour.
+    """
     return pixels / 2 * math.log(2 * math.pi * sigma2)
 
 
@@ -69,7 +72,7 @@ PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
 def terms(
     model: ImageModel, x: Tensor, noise: Tensor, until: int = 0, seen: Tensor | None = None
 ) -> Terms:
-    """One sample of the objective for images x (B, 1, H, W).
+    """One sample of the objective for images x (B, C, H, W).
 
     The part term is 0 where the model's config gives it no weight.
 
@@ -86,7 +89,7 @@ def terms(
 
 
 def reconstruction_error(model: ImageModel, images: Tensor, until: int = 0) -> Tensor:
-    """SSE of each image (N, 1, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
+    """SSE of each image (N, C, H, W) at its posterior mean, of the leaves' canvas; (N,)."""
 
     def error(x: Tensor) -> Tensor:
         return squared_error(model.infer(x, until=until).canvas, x)

@@ -17,9 +17,9 @@ class Reader(nn.Module):
     It sees the image and what is left of it: the image less the patches of earlier siblings.
     """
 
-    def __init__(self, z_dim: int, units: int):
+    def __init__(self, z_dim: int, units: int, channels: int = 1):
         super().__init__()
-        pixels = 2 * SIDE**2
+        pixels = 2 * channels * SIDE**2
         self.where_layers = _layers(pixels + z_dim + 6, units // 2, 2 * 6)
         self.what_layers = _layers(pixels, units, 2 * z_dim)
 
@@ -27,7 +27,7 @@ class Reader(nn.Module):
         """A message about u, batch (B, 6), from around the predicted window.
 
         Args:
-            seen: the image and what is left of it, (B, 2, H, W).
+            seen: the image and what is left of it, (B, 2C, H, W).
             window: from the predicted child's frame to that of the image, (B, 2, 3).
             z, u: the prediction, (B, |z|) and (B, 6).
         """

@@ -26,21 +26,24 @@ class ImageModel(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.encoder = ENCODERS[config.encoder](config.image_size, 2 * config.z_dim)
+        encoder = ENCODERS[config.encoder]
+        self.encoder = encoder(config.image_size, 2 * config.z_dim, config.channels)
 
     def images(self, x: Tensor | np.ndarray) -> Tensor:
-        """Images as the model takes them: (B, 1, H, W) of its type, on its device, in [0, 1].
+        """Images as the model takes them: (B, C, H, W) of its type, on its device, in [0, 1].
 
         Args:
-            x: of that shape, ink bright: numbers in [0, 1], or whole ones from 0 to 255 (uint8).
+            x: of that shape, grey with ink bright (C = 1) or red, green and blue (3), as the model
+                is: numbers in [0, 1], or whole ones from 0 to 255 (uint8).
 
         Raises ValueError for anything else, numbers that are not finite among them.
         """
-        x, side = torch.as_tensor(x), self.config.image_size
-        if x.ndim != 4 or x.shape[1:] != (1, side, side):
+        x, side, channels = torch.as_tensor(x), self.config.image_size, self.config.channels
+        if x.ndim != 4 or x.shape[1:] != (channels, side, side):
+            kind = "greyscale" if channels == 1 else "RGB"
             raise ValueError(
-                f"images must be (B, 1, {side}, {side}) for this model: got {tuple(x.shape)}; "
-                f"make them square and greyscale and resize them to {side} pixels."
+                f"images must be (B, {channels}, {side}, {side}) for this model: got "
+                f"{tuple(x.shape)}; make them square and {kind} and resize them to {side} pixels."
             )
         if x.dtype == torch.uint8:
             x = x / 255
@@ -49,7 +52,7 @@ class ImageModel(nn.Module):
         low, high = x.aminmax() if len(x) else (0, 1)
         if not (low >= 0 and high <= 1):  # which also catches what is no number
             raise ValueError(
-                f"images must be in [0, 1], ink bright: got numbers from {low:.4g} to {high:.4g}; "
+                f"images must be in [0, 1]: got numbers from {low:.4g} to {high:.4g}; "
                 "divide by the value of white, and leave out what is not finite."
             )
         return x.to(next(self.parameters()))
@@ -76,12 +79,22 @@ class ImageModel(nn.Module):
         root, *below = noise.split([c.z_dim, *sizes], -1)
         return root, [level.unflatten(-1, (-1, c.noise_each)) for level in below]
 
+    def paper(self, z: Tensor) -> Tensor | None:
+        """What root programs z (B, |z|) draw on, (B, C, 1, 1), or None where that is black."""
+        return None
+
     def reading(
-        self, x: Tensor, noise: list[Tensor] | None = None, seen: Tensor | None = None
+        self,
+        x: Tensor,
+        z: Tensor,
+        noise: list[Tensor] | None = None,
+        seen: Tensor | None = None,
     ) -> Guide:
-        """The guide for the tree of images x (B, 1, H, W): see `Reading`."""
+        """The guide for the tree of images x (B, C, H, W) and root programs z: see `Reading`."""
         if self.config.posterior == "root":
             return Guide()
+        paper = self.paper(z)
+        x = x if paper is None else x - paper
         return Reading(self.reader, x, noise, seen, self.config.reader_without)
 
     @torch.no_grad()
@@ -101,7 +114,7 @@ class ImageModel(nn.Module):
         until: int = 0,
         seen: Tensor | None = None,
     ) -> ProgramTree:
-        """A draw from the posterior of images x (B, 1, H, W), every program with its prior and KL,
+        """A draw from the posterior of images x (B, C, H, W), every program with its prior and KL,
         with gradients. Images are as `images` leaves them.
 
         Args:
@@ -112,7 +125,8 @@ class ImageModel(nn.Module):
         """
         q = self.root(x)
         root, below = (None, None) if noise is None else self.split(noise)
-        tree = self.unroll(draw(q, root), self.config.depth, until, self.reading(x, below, seen))
+        z = draw(q, root)
+        tree = self.unroll(z, self.config.depth, until, self.reading(x, z, below, seen))
         prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean), validate_args=False)
         return replace(tree, prior=Chance(prior), posterior=Chance(q), kl=kl(q, prior))
 
@@ -152,11 +166,20 @@ class RNP(ImageModel):
         steps = max(config.tau) if config.step_vector else 0
         vectors = 0.1 * torch.randn(steps, E_DIM)
         self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
+        if config.channels == 3:
+            self.paper_colour = nn.Linear(config.z_dim, config.channels)
         if config.posterior == "tree":
             apart = max(config.tau) if config.reader_without == "sharing" else 1
-            readers = [Reader(config.z_dim, config.reader_units) for _ in range(apart)]
+            readers = [
+                Reader(config.z_dim, config.reader_units, config.channels) for _ in range(apart)
+            ]
             self.reader = readers[0] if apart == 1 else nn.ModuleList(readers)
             self.grammar = Grammar(config)
+
+    def paper(self, z: Tensor) -> Tensor | None:
+        if self.config.channels == 1:
+            return None
+        return self.paper_colour(z).sigmoid()[..., None, None]
 
     def unroll(
         self, z: Tensor, level: int, until: int = 0, guide: Guide | None = None
@@ -196,7 +219,7 @@ class RNP(ImageModel):
                 patches.append(program.patch(state))
                 x = patches[-1] if c.feedback != "none" else None
             if looks:
-                picture = patches[-1].unflatten(-1, (c.patch_size, c.patch_size))
+                picture = patches[-1].squeeze(1).unflatten(-1, c.patch_shape)
                 guide.see(picture, self.window(level, u)[:, 0])
             states.append(state)
             places.append(u)
@@ -204,7 +227,7 @@ class RNP(ImageModel):
         # Whatever no step waited for is computed here for all steps at once.
         states, places = torch.cat(states, 1), torch.cat(places, 1)  # (B, τ, |z|), (B, τ, 6)
         patch = torch.cat(patches, 1) if patches else program.patch(states)
-        patch = patch.unflatten(-1, (1, c.patch_size, c.patch_size))  # (B, τ, 1, P, P)
+        patch = patch.unflatten(-1, c.patch_shape)  # (B, τ, C, P, P)
         lies = {"u": places, "action": program.squash(places)}
         lies["affine"] = self.window(level, places)
         if level - 1 == until:
@@ -216,7 +239,9 @@ class RNP(ImageModel):
             known = {name: value[:, t] for name, value in lies.items()}
             known |= chances[t] if chances else {}
             children[t] = replace(child, patch=patch[:, t], **known)
-        return assemble(z, children, c.image_size if level == c.depth else c.patch_size)
+        if level < c.depth:
+            return assemble(z, children, c.patch_size)
+        return assemble(z, children, c.image_size, self.paper(z))
 
     def window(self, level: int, u: Tensor) -> Tensor:
         """Where a child of a program of `level` lies: u (..., 6) -> its map, (..., 2, 3)."""

@@ -21,16 +21,19 @@ class ProgramTree:
 
     Attributes:
         z: (B, |z|), the program.
-        canvas: (B, 1, H, W), the program's picture: the sum of `parts`. At a leaf it is `patch`.
+        canvas: (B, C, H, W), the program's picture: the sum of `parts`, at the root of a tree in
+            colour on its `paper`. At a leaf it is `patch`.
         action: (B, 6) in [-1, 1], where the program lies in its parent's frame; None at the root.
         affine: (B, 2, 3), the same as a map from its own frame to its parent's; None at the root.
-        patch: (B, 1, P, P), the program decoded directly, without its children; None at the root.
+        patch: (B, C, P, P), the program decoded directly, without its children; None at the root.
         children: the tau programs it calls, in order.
-        parts: (B, tau, 1, H, W), each child's canvas drawn in this frame; None at a leaf.
+        parts: (B, tau, C, H, W), each child's canvas drawn in this frame; None at a leaf.
         u: (B, 6), the action before squashing; None at the root.
         prior: what z and u might have been, given the parent; None where they follow from it.
         posterior: what an image says of z and u, and kl: how far that is from the prior, nats,
             (B,); None without an image.
+        paper: (B, C, 1, 1), the colour that a root draws on: what programs draw is added to it, or
+            taken from it. None in a grey tree, whose paper is black, and below the root.
     """
 
     z: Tensor
@@ -44,6 +47,7 @@ class ProgramTree:
     prior: Chance | None = None
     posterior: Chance | None = None
     kl: Tensor | None = None
+    paper: Tensor | None = None
 
     hidden: ClassVar[bool] = False  # whether its parent's picture leaves it out
 
@@ -54,7 +58,7 @@ class ProgramTree:
 
     @property
     def placed(self) -> list[Tensor]:
-        """Each child's canvas drawn in this frame, (B, 1, H, W)."""
+        """Each child's canvas drawn in this frame, (B, C, H, W)."""
         return [] if self.parts is None else list(self.parts.unbind(1))
 
     @property
@@ -126,7 +130,11 @@ class ProgramTree:
         """The program with other children."""
         shown = torch.stack([child.canvas * (not child.hidden) for child in children], 1)
         parts = compose(shown, children, self.canvas.shape[-1])
-        return replace(self, children=children, parts=parts, canvas=parts.sum(1))
+        return replace(self, children=children, parts=parts, canvas=self.on_paper(parts.sum(1)))
+
+    def on_paper(self, picture: Tensor) -> Tensor:
+        """What programs below draw, (B, C, ...), as it is seen on the paper of this tree."""
+        return picture if self.paper is None else self.paper + picture
 
     def programs(self, level: int) -> Iterator["ProgramTree"]:
         """The programs of a level, in drawing order: this one at its own, none above it."""
@@ -136,7 +144,7 @@ class ProgramTree:
             yield from child.programs(level)
 
     def cut(self, level: int) -> Tensor:
-        """The canvas with all programs of `level` decoded directly, (B, 1, H, W).
+        """The canvas with all programs of `level` decoded directly, (B, C, H, W).
 
         `cut(0)` is the canvas itself; `cut(self.level - 1)` is the sum of directly decoded parts;
         `cut(self.level)` is the program's own `patch`, which a root does not have.
@@ -144,7 +152,7 @@ class ProgramTree:
         if level == self.level:
             return self.patch
         pictures = torch.stack([child.cut(level) for child in self.children], 1)
-        return compose(pictures, self.children, self.canvas.shape[-1]).sum(1)
+        return self.on_paper(compose(pictures, self.children, self.canvas.shape[-1]).sum(1))
 
     def to_json(self) -> str:
         """The tree as text, exactly, for `from_json`: no model is needed to draw it again.
@@ -174,10 +182,22 @@ def compose(pictures: Tensor, children: list[ProgramTree], size: int) -> Tensor:
     return place(pictures, maps, size)
 
 
-def assemble(z: Tensor, children: list[ProgramTree], size: int) -> ProgramTree:
-    """The program z (B, |z|) with these children, drawn on a canvas of `size` pixels a side."""
+def ink(pictures: Tensor) -> Tensor:
+    """How much is drawn, (..., 1, H, W): grey pictures (..., C, H, W) themselves, and of what is
+    added to coloured paper its size, the mean over channels."""
+    return pictures if pictures.shape[-3] == 1 else pictures.abs().mean(-3, keepdim=True)
+
+
+def assemble(
+    z: Tensor, children: list[ProgramTree], size: int, paper: Tensor | None = None
+) -> ProgramTree:
+    """The program z (B, |z|) with these children, drawn on a canvas of `size` pixels a side.
+
+    paper: as of `ProgramTree`.
+    """
     parts = compose(torch.stack([child.canvas for child in children], 1), children, size)
-    return ProgramTree(z=z, canvas=parts.sum(1), children=children, parts=parts)
+    canvas = parts.sum(1) if paper is None else paper + parts.sum(1)
+    return ProgramTree(z=z, canvas=canvas, children=children, parts=parts, paper=paper)
 
 
 def _numbers(tensor: Tensor | None) -> list | None:
@@ -194,7 +214,7 @@ def _numbers(tensor: Tensor | None) -> list | None:
 
 def _plain(tree: ProgramTree, shown: bool = True) -> dict[str, Any]:
     """A tree as JSON holds it; not `shown` if its parent's picture has nothing of it."""
-    names = ["z", "action", "affine", "u", "kl", "patch" if tree.children else "canvas"]
+    names = ["z", "action", "affine", "u", "kl", "paper", "patch" if tree.children else "canvas"]
     plain = {name: _numbers(getattr(tree, name)) for name in names}
     plain |= {name: _plain_chance(getattr(tree, name)) for name in ("prior", "posterior")}
     seen = [bool(part.any()) for part in tree.placed]
@@ -231,8 +251,15 @@ def _unplain_chance(plain: dict[str, Any] | None) -> Chance | None:
 
 def _unplain(plain: dict[str, Any]) -> ProgramTree:
     """Inverse of `_plain`; one of several errors where it is not such a dict."""
-    tail = {"z": (-1,), "action": (6,), "affine": (2, 3), "patch": (1, -1, -1), "u": (6,), "kl": ()}
-    tail["canvas"] = tail["patch"]  # sizes after the batch's, -1 for any
+    tail = {
+        "z": (-1,),
+        "action": (6,),
+        "affine": (2, 3),
+        "patch": (-1, -1, -1),
+        "u": (6,),
+        "kl": (),
+    }
+    tail |= {"canvas": tail["patch"], "paper": (-1, 1, 1)}  # sizes after the batch's, -1 for any
     found = {}
     for name, sizes in tail.items():
         if plain.get(name) is None:
@@ -249,10 +276,10 @@ def _unplain(plain: dict[str, Any]) -> ProgramTree:
         side = plain["side"]
         if not isinstance(side, int) or not 1 <= side <= 4096:
             raise ValueError(f"side is {side!r}")
-        tree = assemble(found.pop("z"), children, side)
+        tree = replace(assemble(found.pop("z"), children, side), **found)
         shown = torch.tensor([not child["hidden"] for child in plain["children"]])
         parts = tree.parts * shown[:, None, None, None]
-        return replace(tree, parts=parts, canvas=parts.sum(1), **found)
+        return replace(tree, parts=parts, canvas=tree.on_paper(parts.sum(1)))
     if "affine" in found:
         found["patch"] = found["canvas"]
     return ProgramTree(**found)

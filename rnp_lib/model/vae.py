@@ -28,7 +28,7 @@ class PlainVAE(ImageModel):
             nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
             nn.GroupNorm(8, channels),
             nn.ELU(),
-            MatrixConv2d(channels, 1, 3, padding=1),
+            MatrixConv2d(channels, config.channels, 3, padding=1),
             nn.Sigmoid(),
         )
 

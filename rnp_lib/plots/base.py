@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rnp_lib.model.tree import ProgramTree
+from rnp_lib.model.tree import ProgramTree, ink
 
 # The paper's order of drawing: blue, red, green, orange (then more, for programs of more steps).
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
@@ -34,19 +34,20 @@ def turn_colour(t: int, colours: tuple[str, ...] = COLOURS) -> str:
 
 
 def grey(canvas: Tensor) -> np.ndarray:
-    """Canvases (B, 1, H, W) as dark ink on white, (B, H, W, 3) in [0, 1]."""
-    paper = 1 - canvas.detach().cpu().clamp(0, 1)
-    return paper.movedim(1, -1).expand(-1, -1, -1, 3).numpy()
+    """Canvases (B, C, H, W), the grey as dark ink on white, those in colour as they are:
+    (B, H, W, 3) in [0, 1]."""
+    canvas = canvas.detach().cpu().clamp(0, 1).movedim(1, -1)
+    return (canvas if canvas.shape[-1] == 3 else (1 - canvas).expand(-1, -1, -1, 3)).numpy()
 
 
 def coloured(parts: Tensor, colours: tuple[str, ...] = COLOURS) -> np.ndarray:
-    """Placed parts (B, τ, 1, H, W), each in the colour of its turn, on white, (B, H, W, 3).
+    """Placed parts (B, τ, C, H, W), each in the colour of its turn, on white, (B, H, W, 3).
 
     Where parts overlap their inks mix; an ink above 1 counts as 1.
     """
-    ink = parts.detach().cpu().clamp(0, 1).squeeze(2).movedim(1, -1)  # (B, H, W, τ)
+    drawn = ink(parts.detach().cpu()).clamp(0, 1).squeeze(2).movedim(1, -1)  # (B, H, W, τ)
     shade = 1 - torch.tensor([to_rgb(turn_colour(t, colours)) for t in range(parts.shape[1])])
-    return (1 - (ink @ shade).clamp(0, 1)).numpy()
+    return (1 - (drawn @ shade).clamp(0, 1)).numpy()
 
 
 def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

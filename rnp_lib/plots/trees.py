@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from rnp_lib.analysis.parsing import drawn
-from rnp_lib.model.tree import ProgramTree
+from rnp_lib.model.tree import ProgramTree, ink
 from rnp_lib.plots.base import (
     COLOURS,
     STYLE,
@@ -90,7 +90,8 @@ def tree(
         below = []
         for i, (path, node, parent) in enumerate(row):
             cell = _node(figure, k, i, rows, len(row))
-            picture = (coloured(node.parts, colours) if node.children else grey(node.canvas))[0]
+            leaf = grey(tree.on_paper(node.canvas))
+            picture = (coloured(node.parts, colours) if node.children else leaf)[0]
             colour = turn_colour(path[-1], colours) if path else "0.75"
             picture = 1 - 0.3 * (1 - picture) if path in hidden else picture
             show(cell, picture, colour, 1.5 if path else 0)
@@ -140,7 +141,7 @@ def steps(tree: ProgramTree) -> Figure:
     figure, axes = grid(len(tree), tau, 1.5 * tau, 1.6 * len(tree))
     for t, new in enumerate(drawn(tree, tree.level - 2).unbind(1)):
         before = tree.parts[:, :t].sum(1)
-        old = 0.65 * (1 - grey(before))  # paler than what is new
+        old = 0.65 * (1 - grey(ink(before)))  # paler than what is new
         for cell, picture in zip(axes[:, t], np.clip(coloured(new) - old, 0, 1), strict=True):
             show(cell, picture)
         axes[0, t].set_title(f"step {t + 1}")

@@ -228,7 +228,7 @@ def train(
     """
     out = Path(out)
     with _processes(device) as device:
-        images, labels = data.load(config.dataset, "train", config.image_size)
+        images, labels = data.load(config.dataset, "train", config.image_size, config.channels)
         images, labels = data.leave_out(images, labels, config.without)
         split = splits.validation(config.dataset, images, labels)
         trainer = Trainer(config, images[split.train], images[split.validation], out, device)
@@ -273,8 +273,9 @@ def _processes(device: str | torch.device | None) -> Iterator[torch.device]:
 def _announce(trainer: Trainer) -> None:
     """Say what is about to be trained on what."""
     images = trainer.batches.images
+    what = "ink" if trainer.config.channels == 1 else "brightness, in colour,"
     print(
-        f"{len(images):,} images of mean ink {images.mean():.3f}, "
+        f"{len(images):,} images of mean {what} {images.mean():.3f}, "
         f"{len(trainer.validation):,} to validate on; {trainer.device}, "
         f"{str(trainer.precision).removeprefix('torch.')}; steps {trainer.step:,} to "
         f"{trainer.total:,} of {trainer.config.batch_size} images",
