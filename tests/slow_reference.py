@@ -61,7 +61,10 @@ def affine(action, extent, rotation, shear, centre):
 
 
 def sample(image, matrix, size):
-    """Bilinear, align_corners=True, zero outside: (H, W) drawn on a grid of size × size."""
+    """Bilinear, align_corners=True, zero outside: (H, W) drawn on a grid of size × size, or so many
+    planes of colour, each by itself."""
+    if image.ndim == 3:
+        return np.stack([sample(plane, matrix, size) for plane in image])
     height, width = image.shape
 
     def pixel(row, column):
@@ -122,7 +125,8 @@ class Networks:
             self.patch_0 = self._patch_activation(start)
 
     def _patch_activation(self, v):
-        return ACTIVATIONS[self.config.patch_activation](v + numbers(self.net.patch_bias))
+        name = "tanh" if self.config.channels == 3 else self.config.patch_activation
+        return ACTIVATIONS[name](v + numbers(self.net.patch_bias))
 
     def layer(self, name, v, hidden=False):
         """One generated layer; hidden ones are normalised before their bias and end in an ELU."""
@@ -288,8 +292,8 @@ class Chooser:
         """Who chooses the child's own children; what it draws itself is left to see no more."""
         frame = None
         if self.image is not None:
-            frame = sample(self.left, matrix, len(patch))
-            self.left = self.left - place(patch, matrix, len(self.image))
+            frame = sample(self.left, matrix, patch.shape[-1])
+            self.left = self.left - place(patch, matrix, self.image.shape[-1])
         return Chooser(self.model, self.noise, frame, (*self.path, t))
 
 
@@ -306,13 +310,15 @@ def split(config, noise):
 
 
 def infer(model, image, noise=None, seen=1, until=0):
-    """A draw from the posterior of an image (H, W), or its means."""
-    x = next(model.parameters()).new_tensor(image)[None, None]
+    """A draw from the posterior of an image (H, W), or (3, H, W), or its means."""
+    size = image.shape[-1]
+    x = next(model.parameters()).new_tensor(image).view(1, -1, size, size)
     q = Gaussian(*np.split(numbers(model.encoder(x))[0], 2))
     q = Gaussian(q.mean, np.exp(q.std))
     root, below = (None, None) if noise is None else split(model.config, noise)
-    chooser = Chooser(model, below, image if seen else None)
-    tree = unroll(model, q.draw(root), until=until, chooser=chooser)
+    z = q.draw(root)
+    chooser = Chooser(model, below, image - paper(model, z) if seen else None)
+    tree = unroll(model, z, until=until, chooser=chooser)
     prior = Gaussian(np.zeros_like(q.mean), np.ones_like(q.mean))
     tree.prior, tree.posterior, tree.kl = (Mixed([(1.0, prior)]), None), (q, None), q.kl(prior)
     return tree
@@ -336,6 +342,14 @@ class Node:
     prior: tuple = None
     posterior: tuple = None
     kl: float = None
+    paper: np.ndarray = 0.0
+
+
+def paper(model, z):
+    """What the program z of a root draws on: black, or a colour."""
+    if model.config.channels == 1:
+        return 0.0
+    return ACTIVATIONS["sigmoid"](linear(model.paper_colour, z))[:, None, None]
 
 
 def unroll(model, z, level=None, until=0, chooser=None):
@@ -347,7 +361,8 @@ def unroll(model, z, level=None, until=0, chooser=None):
     networks, chooser = Networks(model.hypernet, z), chooser or Chooser(model)
     state, policy, a = networks.state_0, networks.policy_0, networks.action_0
     x = None if c.feedback == "none" else networks.patch_0
-    root = Node(z=z, canvas=np.zeros((size, size)))
+    root = Node(z=z, paper=paper(model, z) if row == 0 else 0.0)
+    root.canvas = root.paper + np.zeros((size, size))
     for t in range(c.tau[row]):
         e = networks.encode(x, a)
         if c.step_vector:
@@ -363,7 +378,7 @@ def unroll(model, z, level=None, until=0, chooser=None):
             state, u, posterior, kl = chooser.choose(t, *prior, window)
         a, matrix = networks.squash(u), window(u)
         patch = networks.patch(state)
-        picture = patch.reshape(c.patch_size, c.patch_size)
+        picture = patch.reshape(c.patch_shape[c.channels == 1 :])
         cut_here, below = level - 1 == until, chooser.child(t, picture, matrix)
         child = Node(z=state) if cut_here else unroll(model, state, level - 1, until, below)
         child.patch, child.action, child.affine, child.u = picture, a, matrix, u
@@ -381,4 +396,5 @@ def cut(node, steps):
     """The canvas when the tree ends so many levels below `node`."""
     if steps == 0:
         return node.patch
-    return sum(place(cut(c, steps - 1), c.affine, len(node.canvas)) for c in node.children)
+    size = node.canvas.shape[-1]
+    return node.paper + sum(place(cut(c, steps - 1), c.affine, size) for c in node.children)

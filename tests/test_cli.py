@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -188,6 +189,24 @@ def test_a_run_through_the_command_line(rnp, nowhere, monkeypatch, capsys):
     failed(rnp("train", "mnist", *settings, "--set", "seed=1", "--resume"), "seed 0 → 1", "--out")
     (run / "state.safetensors").write_bytes(before[:1000])
     failed(rnp("train", "mnist", *settings, "--resume"), "not a whole safetensors file")
+
+
+def test_a_folder_is_trained_on_in_its_colours(rnp, nowhere):
+    tiny.write_pngs(nowhere / "pictures", 40)
+    settings = tiny.arguments(tiny.config(dataset="pictures", images=(16, 16)))
+
+    def channels(out, *more):
+        code, said, err = rnp("train", "mnist", *settings, *more, "--out", str(nowhere / out))
+        assert (code, err) == (0, "")
+        assert ("in colour" in said) == (out == "colour")
+        return rnp_lib.load(nowhere / out / "model.safetensors").config.channels
+
+    assert channels("grey") == 1
+    pixels = np.full((16, 16, 3), (200, 60, 60), np.uint8)
+    pixels[4:9, 6:8] = 0
+    Image.fromarray(pixels).save(nowhere / "pictures" / "red.png")
+    assert channels("colour") == 3
+    assert channels("told", "--set", "channels=1") == 1
 
 
 def test_a_mistake_in_a_real_process(nowhere):

@@ -539,6 +539,48 @@ def test_transparent_paper_is_white(tmp_path: Path) -> None:
     assert image[0, 0] == 0
 
 
+def test_a_folder_is_loaded_in_its_colours(tmp_path: Path) -> None:
+    pixels = np.full((4, 8, 8, 3), 255, np.uint8)
+    for i, picture in enumerate(pixels):
+        picture[2:6, 2:6] = (10 * i, 100, 200)
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    assert data.in_colour(tmp_path)
+    images, _ = data.load(str(tmp_path), "train", 8, channels=3)
+    assert torch.equal((images * 255).round().byte(), torch.from_numpy(pixels[1:]).movedim(-1, 1))
+    grey, _ = data.load(str(tmp_path), "train", 8)
+    assert grey.shape == (3, 1, 8, 8)
+    assert grey[:, :, 0].max() == 0, "ink is bright in grey images"
+
+
+def test_a_folder_of_grey_pictures_is_not_in_colour(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(np.full((8, 8, 3), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    assert not data.in_colour(tmp_path)
+
+
+def test_grey_sets_are_painted() -> None:
+    grey, labels = data.load("strokes", "test")
+    images, same = data.load("strokes", "test", channels=3)
+    assert images.shape == (len(grey), 3, 28, 28)
+    assert torch.equal(labels, same)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    again, _ = data.load("strokes", "test", channels=3)
+    assert torch.equal(images, again)
+    paper = images[..., 0, 0]  # nothing is drawn in a corner
+    full = (grey.flatten(1).max(1).values > 0.99).nonzero().flatten()
+    inkiest = grey[full].flatten(1).argmax(1)
+    ink = images[full].flatten(2)[torch.arange(len(full)), :, inkiest]
+    apart = (ink - paper[full]).abs()
+    assert apart.min() > 0.34
+    assert apart.max() < 0.66
+    shares = grey[full].flatten(1) @ torch.ones(784)
+    drawn = (images[full] - paper[full][..., None, None]).abs().sum((2, 3)) / shares[:, None]
+    torch.testing.assert_close(drawn, apart, rtol=0.02, atol=0)
+    with pytest.raises(ValueError, match="channels must be 1"):
+        data.load("strokes", channels=2)
+
+
 def test_a_folder_with_too_few_pngs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no PNG for the train split"):
         data.load(str(tmp_path))

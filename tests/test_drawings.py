@@ -82,6 +82,22 @@ def test_transparent_parts_of_an_upload_are_paper():
     assert max(box(image)) == 20
 
 
+def test_for_a_model_in_colour_a_drawing_is_black_on_white():
+    grey = drawings.from_strokes(SEVEN, "mnist", 28)
+    colour = drawings.from_strokes(SEVEN, "mnist", 28, channels=3)
+    assert torch.equal(colour, 1 - grey.expand(-1, 3, -1, -1))
+
+
+def test_an_upload_in_colour_stays_as_it_is_but_is_square():
+    pixels = np.full((40, 20, 3), (200, 100, 50))
+    pixels[10:30, 5:15] = (0, 50, 250)
+    image = drawings.from_png(png(pixels, "RGB"), "mnist", 20, channels=3)
+    ground = torch.tensor([200, 100, 50])[None, :, None, None] / 255
+    assert image.shape == (1, 3, 20, 20)
+    torch.testing.assert_close(image[..., :5], ground.expand(1, 3, 20, 5))
+    assert (image[0, :, 10, 10] * 255).round().tolist() == [0, 50, 250]
+
+
 @pytest.mark.parametrize(
     ("strokes", "words"),
     [

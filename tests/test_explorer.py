@@ -329,6 +329,32 @@ def test_the_code_of_a_program_given_by_its_numbers(start):
     assert torch.equal(names["tree"].canvas, trees.tree(state).canvas)
 
 
+def test_a_model_in_colour(start, tmp_path):
+    torch.manual_seed(1)
+    path = tmp_path / "colour.safetensors"
+    checkpoints.save(path, RNP(tiny.config(dataset="strokes", posterior="tree", channels=3)), {})
+    maps.make(path, n=40)
+    app = Explorer(State(model=str(path), dataset="strokes", source=TestImage(3)))
+    tree, x = trees.tree(app.state), trees.image(app.state)
+    assert x.shape == (1, 3, 16, 16)
+    shown, view = pictures(views.render(app.state)), views.render(app.state)
+    np.testing.assert_array_equal(view.image, (x[0].movedim(0, -1) * 255).round())
+    leaf = (tree.paper + tree.at((0, 1)).canvas)[0].clamp(0, 1).movedim(0, -1)
+    np.testing.assert_array_equal(shown[0, 1], (leaf * 255).round())
+    assert view.blank == pytest.approx(float((x - tree.paper).square().sum()), rel=1e-5)
+    hidden = edited(app.state, "hide", (0,), hidden=True)
+    torch.testing.assert_close(trees.tree(hidden).canvas, tree.paper + tree.parts[:, 1])
+    for event in ({"do": "draw", "strokes": DIGIT}, {"do": "pick", "index": 5}):
+        assert app.handle(event)[0]["error"] == ""
+        names = {}
+        with torch.no_grad():
+            exec(keep.code(app.state).replace("torch.set_grad_enabled(False)", ""), names)
+        assert torch.equal(names["tree"].canvas, trees.tree(app.state).canvas)
+    content = keep.export(start, "json")
+    answer, _ = app.handle({"do": "upload", "size": len(content)}, [content])
+    assert "16 pixels a side in colour" in answer["error"]
+
+
 @pytest.mark.parametrize("predicted", [False, True])
 def test_json_keeps_what_the_image_told(chancy, predicted):
     state = replace(chancy, predicted=predicted)

@@ -26,8 +26,8 @@ def make(k=2, dtype=torch.float64, **changes):
     return tiny.disturbed(dataclasses.replace(slow.TREE, **settings), dtype).requires_grad_(False)
 
 
-def pictures(n):
-    return torch.rand(n, 1, 12, 12, dtype=torch.float64)
+def pictures(n, channels=1):
+    return torch.rand(n, channels, 12, 12, dtype=torch.float64)
 
 
 def below(tree, level=1):
@@ -83,7 +83,7 @@ def assert_node(tree, node, b, mixed, seen=True):
         value, expected = getattr(tree, name), getattr(node, name)
         assert (value is None) == (expected is None), name
         if value is not None:
-            value = value[b, 0] if name in ("canvas", "patch") else value[b]
+            value = value[b].squeeze(0) if name in ("canvas", "patch") else value[b]
             assert_close(value, expected, name)
     drawn = tree.prior is not None
     root = tree.action is None
@@ -141,16 +141,39 @@ def test_infer_against_one_program_and_one_step_at_a_time(k, until, prior_z, noi
         dict(reader_without="merging", prior_z="both"),
         dict(reader_without="residual"),
         dict(reader_without="sharing"),
+        dict(channels=3),
+        dict(channels=3, feedback="own", tau=(3, 2, 2), extent=(0.3, 0.6)),
+        dict(channels=3, posterior="root", feedback="child"),
     ],
-    ids=["own", "full", "sin", "merging", "merging with symbols", "residual", "sharing"],
+    ids=[
+        *("own", "full", "sin", "merging", "merging with symbols", "residual", "sharing"),
+        *("colour", "deep and in colour", "all from the root, in colour"),
+    ],
 )
 def test_infer_of_other_architectures_against_the_slow_one(style):
-    model, x = make(**style), pictures(2)
+    model, x = make(**style), pictures(2, style.get("channels", 1))
     noise = torch.randn(2, model.config.noise, dtype=torch.float64)
     tree = model.infer(x, noise)
     for b in range(2):
-        node = slow.infer(model, x[b, 0].numpy(), noise[b].numpy())
+        node = slow.infer(model, x[b].squeeze(0).numpy(), noise[b].numpy())
         assert_node(tree, node, b, "prior_z" in style)
+        for level in range(tree.level):
+            picture = slow.cut(node, tree.level - level)
+            assert_close(tree.cut(level)[b].squeeze(0), picture, "cut")
+
+
+def test_what_is_drawn_in_colour_is_drawn_on_paper():
+    model = make(channels=3)
+    tree = model.decode(torch.randn(2, 5, dtype=torch.float64))
+    assert tree.paper.shape == (2, 3, 1, 1)
+    torch.testing.assert_close(tree.canvas - tree.paper, tree.parts.sum(1))
+    assert (tree.children[0].patch < 0).any(), "ink may be darker than its paper"
+    assert all(node.paper is None for node in tree.programs(1))
+    again = tree.put((1,), tree.at((1,)))
+    torch.testing.assert_close(again.canvas, tree.canvas)
+    read = type(tree).from_json(tree.map(torch.Tensor.float).to_json())
+    assert_same(read, tree.map(torch.Tensor.float), exact=False)
+    assert make().decode(torch.randn(2, 5, dtype=torch.float64)).paper is None
 
 
 @ANY_PRIOR

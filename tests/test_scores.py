@@ -22,7 +22,7 @@ def measured(monkeypatch):
     monkeypatch.setattr(scores, "load_classifier", lambda name: classifier)
     monkeypatch.setitem(data.STROKES, "test", (20, 1))
 
-    def load(name, split, size, channels):
+    def load(name, split, size, channels=1):
         assert split == "test"
         generator = torch.Generator().manual_seed(1)
         return torch.rand(20, 1, size, size, generator=generator), torch.arange(20)
