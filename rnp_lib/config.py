@@ -97,7 +97,7 @@ class Config:
     normalise: bool = True  # LayerNorm without gain in generated hidden layers
     step_vector: bool = True  # a learned vector for every step t, added to e_t
     state_activation: Literal["tanh", "elu"] = "tanh"
-    patch_activation: Literal["sigmoid", "relu"] = "sigmoid"  # in colour it is tanh
+    patch_activation: Literal["sigmoid", "relu"] = "sigmoid"
     action_activation: Literal["tanh", "sin"] = "tanh"
     encoder: Literal["light", "resnet"] = "light"
 
@@ -157,10 +157,8 @@ class Config:
             "posterior=tree unrolls siblings together: set feedback to none or own.": (
                 self.posterior == "tree" and self.feedback == "child"
             ),
-            "dabs are bright and jitter brings in black from outside, as in grey images alone: set "
-            "dabs and jitter to 0 where channels=3.": (
-                self.channels == 3 and (self.dabs or self.jitter)
-            ),
+            "jitter brings in black from outside, which is no paper of images in colour: set "
+            "jitter=0.": self.channels == 3 and self.jitter,
             "dabs must end before training does, and they take twice as many images as they "
             f"are set to: got {self.dabs:,} of {total:,}.": 2 * self.dabs > total,
             f"kl_warmup must end before training does: got {self.kl_warmup:,} of {total:,}.": (

@@ -125,8 +125,7 @@ class Networks:
             self.patch_0 = self._patch_activation(start)
 
     def _patch_activation(self, v):
-        name = "tanh" if self.config.channels == 3 else self.config.patch_activation
-        return ACTIVATIONS[name](v + numbers(self.net.patch_bias))
+        return ACTIVATIONS[self.config.patch_activation](v + numbers(self.net.patch_bias))
 
     def layer(self, name, v, hidden=False):
         """One generated layer; hidden ones are normalised before their bias and end in an ELU."""
@@ -167,9 +166,14 @@ class Networks:
         return ACTIVATIONS[self.config.action_activation](u)
 
     def patch(self, state):
+        v = state
         for name in ("patch_1", "patch_2", "patch_3"):
-            state = self.layer(name, state, hidden=True)
-        return self._patch_activation(self.layer("patch_4", state))
+            v = self.layer(name, v, hidden=True)
+        patch = self._patch_activation(self.layer("patch_4", v))
+        if self.config.channels == 1:
+            return patch
+        ink = np.tanh(linear(self.net.ink, state))
+        return np.concatenate([strength * patch for strength in ink])
 
 
 # Chances

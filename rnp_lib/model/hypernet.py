@@ -140,7 +140,8 @@ class HyperNetwork(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         c = self.config = config
-        pixels = c.channels * c.patch_size**2
+        pixels = c.patch_size**2
+        seen = c.channels * pixels  # numbers of a patch as it is seen
         trunk, size = [], c.z_dim
         for _ in range(c.trunk_depth):
             trunk += [nn.Linear(size, c.trunk_width), nn.LayerNorm(c.trunk_width), nn.ELU()]
@@ -150,7 +151,7 @@ class HyperNetwork(nn.Module):
         self.layers = nn.ModuleDict()
         self._add_layers(encode_a=(6, c.hidden), encode_1=(c.hidden, c.hidden))
         if c.feedback != "none":
-            self._add_layers(encode_x=(pixels, c.hidden), encode_1=(2 * c.hidden, c.hidden))
+            self._add_layers(encode_x=(seen, c.hidden), encode_1=(2 * c.hidden, c.hidden))
         self._add_layers(encode_2=(c.hidden, c.hidden), encode_3=(c.hidden, E_DIM))
         self._add_layers(state_e=(E_DIM, c.z_dim), policy_e=(E_DIM, c.z_dim))
         self._add_layers(bias=False, state_h=(c.z_dim, c.z_dim), policy_h=(c.z_dim, c.z_dim))
@@ -167,14 +168,14 @@ class HyperNetwork(nn.Module):
         self.policy_0 = nn.Linear(c.trunk_width, c.z_dim)
         self.action_0 = self._start_head(6)
         if c.feedback != "none":
-            self.patch_0 = self._start_head(pixels)
+            self.patch_0 = self._start_head(seen)
         if c.dabs:
             self.register_buffer("dab", _dab(c.patch_size), persistent=False)
             self.register_buffer("dab_share", torch.zeros(()), persistent=False)
-        # Ink may be darker than coloured paper, and never than black.
-        self.patch_activation = ACTIVATIONS[c.patch_activation if c.channels == 1 else "tanh"]
+        if c.channels == 3:
+            self.ink = nn.Linear(c.z_dim, c.channels)
         # A dark patch to begin with: most of an image is background, and the canvas is a sum.
-        dark = -2.0 if self.patch_activation is torch.sigmoid else 0.0
+        dark = -2.0 if c.patch_activation == "sigmoid" else 0.0
         self.patch_bias = nn.Parameter(torch.full((1,), dark))
 
     def mix_in_dabs(self, images_seen: int) -> None:
@@ -217,7 +218,7 @@ class Program:
 
     Attributes:
         state_0, policy_0: initial hidden states (B, 1, |z|).
-        action_0: (B, 1, 6); patch_0: (B, 1, pixels), or None without feedback.
+        action_0: (B, 1, 6); patch_0: (B, 1, C · pixels), or None without feedback.
     """
 
     def __init__(self, net: HyperNetwork, h: Tensor):
@@ -225,7 +226,7 @@ class Program:
         self.layers = {name: layer(h) for name, layer in net.layers.items()}
         self.norm = _layer_norm if c.normalise else None
         self.state_activation = ACTIVATIONS[c.state_activation]
-        self.patch_activation = net.patch_activation
+        self.patch_activation = ACTIVATIONS[c.patch_activation]
         self.action_activation = ACTIVATIONS[c.action_activation]
         h = h.unsqueeze(1)
         self.state_0 = self.state_activation(net.state_0(h))
@@ -244,7 +245,7 @@ class Program:
         return self.layers[f"{name}_{layers}"](v)
 
     def encode(self, patch: Tensor | None, action: Tensor) -> Tensor:
-        """E: what the last step drew (B, T, pixels), or None, and its action (B, T, 6) -> e."""
+        """E: what the last step drew (B, T, C · pixels), or None, and its action (B, T, 6) -> e."""
         seen = self._hidden("encode_a", action)
         if patch is not None:
             seen = torch.cat([self._hidden("encode_x", patch), seen], -1)
@@ -267,7 +268,15 @@ class Program:
         return self.action_activation(u)
 
     def patch(self, state: Tensor) -> Tensor:
-        """D: (B, T, |z|) -> (B, T, pixels), what the child looks like."""
+        """D: (B, T, |z|) -> (B, T, C · pixels), what the child looks like.
+
+        In colour each child has an ink, what its full strength adds to the paper, from -1 to 1.
+        """
         net = self.net
         patch = self.patch_activation(self._network("patch", 4, state) + net.patch_bias)
-        return patch + net.dab_share * (net.dab - patch) if net.config.dabs else patch
+        if net.config.dabs:
+            patch = patch + net.dab_share * (net.dab - patch)
+        if net.config.channels == 1:
+            return patch
+        ink = net.ink(state).tanh()
+        return (ink.unsqueeze(-1) * patch.unsqueeze(-2)).flatten(-2)

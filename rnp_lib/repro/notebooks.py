@@ -35,6 +35,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "mobility",
         "learning_curves",
         "true_strokes",
+        "colour",
         "three_levels",
     ),
     "02_topography": ("fig4a_tsne", "fig4a_root", "fig4b_clusters"),
