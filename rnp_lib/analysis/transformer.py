@@ -34,7 +34,7 @@ class RNPTransformer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X) -> np.ndarray:
-        """Images (N, 1, H, W) -> features (N, D), see `get_feature_names_out`."""
+        """Images (N, C, H, W) -> features (N, D), see `get_feature_names_out`."""
         check_is_fitted(self)
         x = self.model_.images(X)
         roots, _ = programs.posteriors(self.model_, x)
