@@ -77,8 +77,7 @@ PRESETS: dict[str, Config] = {
     "fashion-root": _root(_FASHION),
     "omniglot-root": _root(_OMNIGLOT),
     "scenes-root": _root(_SCENES, images=(100_000, 100_000, 150_000)),
-    # Characters whose true strokes are known. Where windows may be long and low, the parts of some
-    # seeds are horizontal bands.
+    # Characters whose true strokes are known.
     "strokes": Config(
         dataset="strokes", extent=((0.35, 0.55), (0.2, 0.6)), drop=0.0, images=(60_000, 140_000)
     ),
