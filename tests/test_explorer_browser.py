@@ -135,7 +135,8 @@ def _run_until_explorer(page):
     """Run the cells up to the one that shows the explorer, as a reader does: Shift-Enter."""
     page.wait_for_selector("#jp-main-statusbar >> text=Idle", timeout=PATIENCE)
     page.click(".jp-NotebookPanel .jp-Cell >> nth=0")
-    for _ in range(5):
+    cells = nbformat.read(ROOT / "notebooks" / "06_explore.ipynb", as_version=4).cells
+    for _ in range([cell.source.startswith("app =") for cell in cells].index(True) + 1):
         page.keyboard.press("Shift+Enter")
         page.wait_for_timeout(200)  # the next cell is selected a moment later
 
