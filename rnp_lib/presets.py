@@ -67,6 +67,8 @@ PRESETS: dict[str, Config] = {
     "mnist-alphabet": dataclasses.replace(_MNIST, prior_z="symbols", drop=0.1, images=(300_000,)),
     # Digits painted with an ink and on a paper of their own.
     "mnist-colour": dataclasses.replace(_MNIST, channels=3, images=(400_000,)),
+    # No programs: what the tree is measured against.
+    "mnist-vae": dataclasses.replace(_MNIST, model="vae"),
     "fashion": _FASHION,
     "omniglot": dataclasses.replace(_OMNIGLOT, reader_units=512),
     "scenes": _SCENES,
