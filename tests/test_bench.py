@@ -161,6 +161,14 @@ def test_learning_is_timed_until_each_goal(monkeypatch):
         assert all(goal["images"] == 400 and goal["minutes"] > 0 for goal in reached.values())
 
 
+def test_learning_that_misses_a_goal_ends_with_its_recipe(monkeypatch):
+    monkeypatch.setattr(bench, "GOALS", (300, 0))
+    for name in ("mnist", "mnist-root"):
+        small = bench.PRESETS[name].override(["batch_size=8", "images=480"])  # 60 steps
+        monkeypatch.setitem(bench.PRESETS, name, small)
+    assert {tuple(reached) for reached in bench.learn(CPU).values()} == {("sse_300",)}
+
+
 def test_the_record_the_table_and_the_plot_have_every_row(monkeypatch):
     monkeypatch.setattr(bench, "growth", lambda device, rounds: {"batch_32": 1.0, "depth_2": 2.0})
     monkeypatch.setattr(bench, "peak_memory_mb", lambda name, batch, device: 1.0)

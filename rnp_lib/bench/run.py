@@ -111,7 +111,8 @@ def learn(device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
         trainer = Trainer(config, known, held_out, Path(), device)
         spent, found[name] = 0.0, {}
         while trainer.step < trainer.total and len(found[name]) < len(GOALS):
-            spent += seconds(lambda t=trainer: [t.train_step() for _ in range(50)], device)
+            steps = range(min(50, trainer.total - trainer.step))
+            spent += seconds(lambda t=trainer, n=steps: [t.train_step() for _ in n], device)
             sse, seen = trainer.validate(), trainer.step * trainer.config.batch_size
             for goal in GOALS:
                 if sse <= goal:
