@@ -59,7 +59,6 @@ def _root(config: Config, **changes) -> Config:
     return dataclasses.replace(config, posterior="root", batch_size=128, **changes)
 
 
-
 PRESETS: dict[str, Config] = {
     "mnist": _MNIST,
     # Parts are one of 64 symbols that all turns share: what a part is does not tell its turn.

@@ -156,13 +156,13 @@ def hold_back(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retrain(
-    model: ImageModel, images: Tensor, everything: bool = False, **changes
+    model: ImageModel, learn: Tensor, everything: bool = False, **changes
 ) -> tuple[ImageModel, float]:
     """Train a copy of a model further, by the recipe it was trained by: only what looks at images,
     unless told otherwise.
 
     Args:
-        images: (N, 1, H, W), the last tenth of which is for validation.
+        learn: images (N, 1, H, W), the last tenth of which is for validation.
         everything: whether what draws learns too.
         changes: settings that differ from RECIPE; `seed`, 0 unless told, is that of the images'
             order and of the posterior's noise.
@@ -180,7 +180,7 @@ def retrain(
         model.requires_grad_(False)
         model.inference.requires_grad_(True)
     device = next(model.parameters()).device
-    trainer = Trainer(model.config, *hold_back(images), Path(), device, model)
+    trainer = Trainer(model.config, *hold_back(learn), Path(), device, model)
     with torch.enable_grad():
         for _ in tqdm(range(trainer.total), unit="step", disable=not sys.stderr.isatty()):
             values = trainer.train_step()
