@@ -104,7 +104,7 @@ def plan(task: Task) -> list[Trial]:
     trials = [
         Trial(model, condition, saw, seed)
         for seed in range(task.seeds)
-        for model in MODELS
+        for model in task.models
         for saw, conditions in ((False, CONDITIONS), (True, SAW if task.saw else ()))
         for condition in conditions
     ]
@@ -324,8 +324,9 @@ def table(records: dict[str, dict]) -> str:
             for score in ("sse", "nats")
         }
         for model, who in MODELS.items():
-            line = f"{what:26}{who:16}"
-            what = ""
+            if not any(cells[model, title, "sse"] for title in records):
+                continue
+            line, what = f"{what:26}{who:16}", ""
             for title in records:
                 for score, width in (("sse", 18), ("nats", 16)):
                     found = cells[model, title, score]
