@@ -48,7 +48,7 @@ RECIPE = {
 }
 ERROR_SIGMA2 = 1e-3  # of a pixel, where the error alone is to count: the prior hardly does
 # Of a retraining on few images: how many steps, by how many images there are.
-SHOT_STEPS = {1: 3, 5: 10, 20: 30}
+SHOT_STEPS = {1: 3, 5: 30, 20: 100}
 SHOT_RECIPE = {"warmup": 0, "lr": 1e-3, "adam_lr": 3e-4}
 CODE_STEPS = 50
 CODE_RATE = 0.1  # of Adam
