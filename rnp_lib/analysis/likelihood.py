@@ -4,14 +4,19 @@ import math
 from dataclasses import replace
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.distributions import Normal
 
 from rnp_lib.model.batched import batched
-from rnp_lib.model.chance import Chance, log_density
+from rnp_lib.model.chance import Chance, kl, log_density
 from rnp_lib.model.objective import constant, squared_error
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.tree import ProgramTree
+
+# What an image costs: the pixels that are drawn wrong, the root's program, and of all programs
+# below it that are drawn where they lie and what they are.
+COSTS = ("error", "root", "places", "programs")
 
 
 def log_weights(
@@ -69,3 +74,39 @@ def iwae(log_weights: Tensor) -> Tensor:
     In expectation it lies between the ELBO and log p(x), nearer to the latter the larger k is.
     """
     return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
+
+
+@torch.no_grad()
+def costs(model: ImageModel, images: Tensor, seed: int = 0) -> Tensor:
+    """What each image (N, C, H, W) costs by term, nats, (N, 4), float64, in the order of COSTS.
+
+    The sum is the negative ELBO without the constant of the pixels' Gaussian: the error is that of
+    one draw from the posterior, all else KL of its nodes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    levels = range(model.config.depth - 1, 0, -1) if model.config.posterior == "tree" else ()
+
+    def cost(x: Tensor) -> Tensor:
+        noise = torch.randn(len(x), model.config.noise, generator=generator).to(x)
+        tree = model.infer(x, noise)
+        drawn = [program for level in levels for program in tree.programs(level)]
+        nothing = torch.zeros_like(tree.kl)
+        places, programs = (
+            sum((kl(getattr(p.posterior, name), getattr(p.prior, name)) for p in drawn), nothing)
+            for name in "uz"
+        )
+        error = squared_error(tree.canvas, x) / (2 * model.config.sigma2)
+        return torch.stack([error, tree.kl, places, programs], 1).double()
+
+    return batched(cost, images)
+
+
+def auroc(known: Tensor, other: Tensor) -> tuple[float, float]:
+    """How well a score tells other images from known ones: the probability that one of the others'
+    (M,) is above one of the known ones' (N,), and its standard error (Hanley & McNeil 1982)."""
+    n, m = len(known), len(other)
+    labels = torch.arange(n + m) >= n
+    area = float(roc_auc_score(labels, torch.cat([known, other]).cpu()))
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (m - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)
+    return area, math.sqrt(max(0.0, variance) / (n * m))
