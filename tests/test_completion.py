@@ -80,6 +80,13 @@ def test_completions_are_drawn_and_the_likeliest_is_first(model, x):
     assert torch.equal(found.images[..., 8:, :], drawn)
 
 
+def test_every_image_has_a_cover_of_its_own(model, x):
+    right = completion.cover(completion.COVERS["right half"], 16)
+    found = completion.complete(model, x[:2], torch.cat([LOWER, right]), chains=2).images
+    assert torch.equal(found[0, :, :, :8], x[0].expand(2, -1, -1, -1)[:, :, :8])
+    assert torch.equal(found[1, ..., :8], x[1].expand(2, -1, -1, -1)[..., :8])
+
+
 def test_descent_fits_what_is_seen(model, x):
     smooth = torch.full_like(x, 0.6)
     before, after = (completion.by_descent(model, smooth, LOWER, steps) for steps in (0, 40))

@@ -57,17 +57,12 @@ def cover(where: tuple[tuple[float, float], tuple[float, float]], side: int) -> 
 def complete(
     model: ImageModel, x: Tensor, covered: Tensor, chains: int = CHAINS, seed: int = 0
 ) -> Completions:
-    """Draw what images x (B, C, H, W) may hold where they are covered, 1 in (1, 1, H, W)."""
-    covered = covered.to(x)
-    seen, noise = x * (1 - covered), model.noise(STARTS, seed)
-    drawn = batched(lambda part: model.expand(part).canvas, noise).clamp(0, 1)
-
-    def fitting(some: Tensor) -> Tensor:
-        apart = ((drawn - some[:, None]) * (1 - covered)).square().flatten(2).sum(2)
-        return apart.topk(chains, largest=False).indices
-
-    image = drawn[batched(fitting, x, size=25)].flatten(0, 1)  # (B · chains, C, H, W)
-    seen = seen.repeat_interleave(chains, 0)
+    """Draw what images x (B, C, H, W) may hold where they are covered, 1 in (B or 1, 1, H, W)."""
+    covered = covered.to(x).expand(len(x), -1, -1, -1)
+    drawn = batched(lambda part: model.expand(part).canvas, model.noise(STARTS, seed)).clamp(0, 1)
+    image = drawn[_fitting(drawn, x, covered, chains)].flatten(0, 1)  # (B · chains, C, H, W)
+    seen = (x * (1 - covered)).repeat_interleave(chains, 0)
+    covered = covered.repeat_interleave(chains, 0)
     for step in range(STEPS):
         image = seen + covered * image
         noise = model.noise(len(image), seed + 1 + step)
@@ -80,42 +75,45 @@ def complete(
     return Completions(filled, tree[rows])
 
 
+def _fitting(drawn: Tensor, x: Tensor, covered: Tensor, count: int) -> Tensor:
+    """Which `count` of the images drawn (N, C, H, W) are nearest to what is seen of each of x
+    (B, C, H, W): int64 (B, count)."""
+
+    def choose(rows: Tensor) -> Tensor:
+        apart = (drawn - x[rows, None]) * (1 - covered[rows, None])
+        return apart.square().flatten(2).sum(2).topk(count, largest=False).indices
+
+    return batched(choose, torch.arange(len(x), device=x.device), size=25)
+
+
 @torch.enable_grad()
 def by_descent(model: ImageModel, x: Tensor, covered: Tensor, steps: int = 100) -> Tensor:
-    """Images x (B, C, H, W) completed by what the root's program draws that Adam finds on what is
-    seen, the best of as many starts as CHAINS, from draws of the prior: (B, C, H, W).
+    """Images x (B, C, H, W), covered as in `complete`, completed by what the root's program draws
+    that Adam finds on what is seen: from that of STARTS draws of the prior which fits it best.
 
-    What is left to a model that has one vector for the whole image and no way to impute.
+    It is all that is left where one vector stands for the whole image; (B, C, H, W).
     """
-    covered, sigma2 = covered.to(x), model.config.sigma2
-    seen = (1 - covered) * x
+    covered, sigma2 = covered.to(x).expand(len(x), -1, -1, -1), model.config.sigma2
     with torch.no_grad():
         z = model.noise(STARTS, 0)[:, : model.config.z_dim]
         drawn = batched(lambda part: model.unroll(part, model.config.depth).canvas, z)
-        apart = [((drawn - s) * (1 - covered)).square().flatten(1).sum(1) for s in seen]
-        starts = torch.stack([a.topk(CHAINS, largest=False).indices for a in apart])
-    code = z[starts.flatten()].clone().requires_grad_()
-    target = seen.repeat_interleave(CHAINS, 0)
+    code = z[_fitting(drawn, x, covered, 1).squeeze(1)].clone().requires_grad_()
     optimiser = torch.optim.Adam([code], lr=0.1)
     for _ in range(steps + 1):
         canvas = model.unroll(code, model.config.depth).canvas
-        loss = squared_error((1 - covered) * canvas, target) / (2 * sigma2)
-        loss = loss + code.square().sum(1) / 2
+        wrong = squared_error((1 - covered) * canvas, (1 - covered) * x)
+        loss = wrong / (2 * sigma2) + code.square().sum(1) / 2
         (code.grad,) = torch.autograd.grad(loss.sum(), code)
         optimiser.step()
-    best = loss.detach().view(-1, CHAINS).argmin(1) + CHAINS * torch.arange(len(x), device=x.device)
-    return seen + covered * canvas.detach()[best].clamp(0, 1)
+    return (1 - covered) * x + covered * canvas.detach().clamp(0, 1)
 
 
 def nearest(known: Tensor, x: Tensor, covered: Tensor) -> Tensor:
-    """Images x (B, C, H, W) completed by the known one (N, C, H, W) nearest to what is seen."""
-    covered = covered.to(x)
-    bank = (known * (1 - covered)).flatten(1)
-
-    def choose(some: Tensor) -> Tensor:
-        return torch.cdist((some * (1 - covered)).flatten(1), bank).argmin(1)
-
-    return x * (1 - covered) + known[batched(choose, x, size=250)] * covered
+    """Images x (B, C, H, W), covered as in `complete`, completed by the known one (N, C, H, W) that
+    is nearest to what is seen."""
+    covered = covered.to(x).expand(len(x), -1, -1, -1)
+    found = known[_fitting(known, x, covered, 1).squeeze(1)]
+    return x * (1 - covered) + found * covered
 
 
 def covered_error(completed: Tensor, x: Tensor, covered: Tensor) -> Tensor:
