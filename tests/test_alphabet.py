@@ -6,17 +6,15 @@ import torch
 
 from rnp_lib.analysis import alphabet
 
-SETTINGS = {"posterior": "tree", "reader_units": 8}
-
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.disturbed(tiny.config(**SETTINGS), torch.float32, 0.03)
+    return tiny.tree()
 
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return tiny.pictures(12)
 
 
 def test_symbols_are_the_clusters_there_are_the_most_frequent_first():
@@ -98,8 +96,7 @@ def test_parts_draw_the_image_that_they_are_of(model, images):
 
 @pytest.mark.parametrize("prior_z", ["symbols", "both"])
 def test_the_chosen_symbol_is_the_one_that_is_likeliest(prior_z, images):
-    config = tiny.config(**SETTINGS, prior_z=prior_z, symbols=3)
-    model = tiny.disturbed(config, torch.float32, 0.03)
+    model = tiny.tree(prior_z=prior_z, symbols=3)
     found = alphabet.chosen(model, images)
     assert found.shape == (12, 2)
     assert int(found.max()) < 3 + (prior_z == "both")

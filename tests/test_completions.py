@@ -17,7 +17,7 @@ def widget(monkeypatch):
     monkeypatch.setattr(completion, "STARTS", 20)
     monkeypatch.setattr(completion, "STEPS", 2)
     model = build(tiny.config(posterior="tree", reader_units=8), 0).eval()
-    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = tiny.pictures(3)
     return Completions(model, images)
 
 

@@ -7,17 +7,15 @@ import torch
 from rnp_lib.analysis import alphabet, likelihood, variation
 from rnp_lib.plots import grammar
 
-SETTINGS = {"posterior": "tree", "reader_units": 8}
-
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.disturbed(tiny.config(**SETTINGS), torch.float32, 0.03)
+    return tiny.tree()
 
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return tiny.pictures(12)
 
 
 def test_an_alphabet_shows_every_symbol_its_share_and_its_turns(images):

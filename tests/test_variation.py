@@ -6,17 +6,15 @@ import torch
 
 from rnp_lib.analysis import variation
 
-SETTINGS = {"posterior": "tree", "reader_units": 8, "tau": (2, 2, 2)}
-
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.disturbed(tiny.config(**SETTINGS), torch.float32, 0.03)
+    return tiny.tree(tau=(2, 2, 2))
 
 
 @pytest.fixture(scope="module")
 def tree(model):
-    return model.parse(torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
+    return model.parse(tiny.pictures(3))
 
 
 def same(one, other, name, level):
