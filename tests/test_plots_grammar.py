@@ -58,8 +58,8 @@ def test_variations_stand_beside_what_they_are_of(model, images):
 def test_surprise_shows_each_part_with_its_nats(model, images):
     picked = model.parse(images[:2])
     spent = likelihood.costs(model, images)
-    trees = {"usual": picked[:1], "unusual": picked[1:]}
-    figure = grammar.surprise(trees, images[:2], spent[:2], {"known": spent.sum(1)})
+    totals = {"known": spent.sum(1)}
+    figure = grammar.surprise(images[:2], picked, ["a 3", "a 3"], spent[:2], totals)
     figure.canvas.draw()
     labels = [axes.get_xlabel() for axes in figure.axes]
     for b in range(2):

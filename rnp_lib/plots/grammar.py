@@ -134,21 +134,23 @@ def variations(varied: dict[str, list[ProgramTree]]) -> Figure:
 
 @plt.rc_context(STYLE)
 def surprise(
-    trees: dict[str, ProgramTree], x: Tensor, spent: Tensor, totals: dict[str, Tensor]
+    x: Tensor, trees: ProgramTree, titles: list[str], spent: Tensor, totals: dict[str, Tensor]
 ) -> Figure:
-    """Images that cost the most, their trees with each program's nats, and what images cost by set.
+    """A row for each of B images (B, 1, H, W): how it is drawn, each program of its tree with its
+    nats, and what it costs by term; below, what images cost by set.
 
     Args:
-        trees: by title, one image's tree each, in the order of x (B, 1, H, W).
-        spent: what each of x cost by term, (B, 4), as from `likelihood.costs`.
+        titles: of the rows; spent: what each image costs by term, (B, 4), as from
+            `likelihood.costs`.
         totals: by title, what many images cost in all, nats, (N,).
     """
     figure = plt.figure(figsize=(WIDTH, 0.98 * len(trees) + 2.4), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(0.98 * len(trees) + 0.2, 2.2))
-    tau = max(len(tree.children) for tree in trees.values())
+    tau = len(trees.children)
     room = {"width_ratios": (1.1, 1.1, 1.1, *(0.9,) * tau, 3)}
     cells = upper.subplots(len(trees), tau + 4, squeeze=False, gridspec_kw=room)
-    for i, (line, (title, tree)) in enumerate(zip(cells, trees.items(), strict=True)):
+    for i, (line, title) in enumerate(zip(cells, titles, strict=True)):
+        tree = trees[i : i + 1]
         show(line[0], grey(x[i : i + 1])[0])
         line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
         show(line[1], grey(tree.canvas)[0])
