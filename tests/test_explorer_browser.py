@@ -255,8 +255,14 @@ def chancy(tmp_path_factory, browser):
         "from rnp_lib.explorer.states import State, TestImage",
         f"Explorer(State({str(checkpoint)!r}, 'strokes', TestImage(3)))",
     ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
-    nbformat.write(notebook, folder / "06_explore.ipynb")
+    covered = [
+        "import torch",
+        "from rnp_lib import checkpoints",
+        "from rnp_lib.explorer.completions import Completions",
+        f"Completions(checkpoints.load({str(checkpoint)!r}), torch.rand(3, 1, 16, 16))",
+    ]
+    cells = [nbformat.v4.new_code_cell("\n".join(cell)) for cell in (lines, covered)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "06_explore.ipynb")
     with serving("voila", folder) as (address, _), opened(browser, "voila", address) as found:
         yield found
 
@@ -299,4 +305,46 @@ def test_predicted_or_corrected_and_the_nats_of_every_program(chancy):
     assert shows.nth(2).inner_text() == ""
     settled(page, lambda: page.click("text=Another"))
     assert not page.locator(".rnp .switch").is_visible()
+    assert not errors
+
+
+def test_a_cover_drawn_with_the_pointer_changes_the_completions(chancy):
+    page, errors = chancy
+    sheet = page.locator(".rnp-completions .rnp-sheet")
+    said = page.locator(".rnp-completions .rnp-said")
+    said.get_by_text("8 completions").wait_for(timeout=PATIENCE)
+
+    def completed(act):
+        before = sheet.get_attribute("src")
+        act()
+        page.wait_for_function(
+            "([e, old]) => e.getAttribute('src') !== old", arg=[sheet.element_handle(), before]
+        )
+        said.get_by_text("8 completions").wait_for()
+        page.wait_for_function("e => e.naturalWidth > 300", arg=sheet.element_handle())
+
+    stage = page.locator(".rnp-completions .rnp-stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+
+    def drag():
+        page.mouse.move(box["x"] + 2, box["y"] + 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+
+    completed(drag)
+    cover = page.locator(".rnp-completions .rnp-cover").bounding_box()
+    assert cover["width"] == pytest.approx(box["width"] / 2, abs=12)
+    assert cover["x"] == pytest.approx(box["x"], abs=12)
+    number = page.locator(".rnp-completions input")
+    completed(lambda: (number.fill("2"), number.press("Tab")))
+    with page.expect_download() as kept:
+        page.click(".rnp-completions >> text=Keep as PNG")
+    assert kept.value.suggested_filename == "completions-2.png"
+    number.fill("7")
+    number.press("Tab")
+    said.get_by_text("There are 3 images: choose a number from 0 to 2, not 7.").wait_for()
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".rnp-completions").screenshot(path=SHOTS / "completions.png")
     assert not errors

@@ -14,7 +14,7 @@ from rnp_lib.analysis import likelihood
 from rnp_lib.analysis.parsing import evaluate, ink_share
 from rnp_lib.config import Config
 from rnp_lib.model import build
-from rnp_lib.model.objective import reconstruction_error, squared_error
+from rnp_lib.model.objective import reconstruction_error, squared_error, terms
 from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.model.transforms import place
 from rnp_lib.model.tree import ProgramTree
@@ -295,3 +295,33 @@ def test_the_importance_weighted_bound_climbs_from_the_elbo_to_log_p_of_x():
     assert bounds == sorted(bounds)
     assert bounds[0] == pytest.approx(elbo.item(), abs=0.2)
     assert exact.mean().item() == pytest.approx(bounds[-1], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"posterior": "tree", "tau": (2, 2, 2)}, {}, {"model": "vae"}]
+)
+def test_costs_by_term_are_the_negative_elbo(settings):
+    config = tiny.config(**settings, sigma2=0.1)
+    model = tiny.disturbed(config, amount=0.02) if not settings.get("model") else build(config, 0)
+    x = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = x.to(next(model.parameters()))
+    spent = likelihood.costs(model, x, seed=3)
+    assert spent.shape == (5, len(likelihood.COSTS))
+    with torch.no_grad():
+        noise = torch.randn(5, config.noise, generator=torch.Generator().manual_seed(3)).to(x)
+        found = terms(model, x, noise)
+    total = found.sse / (2 * 0.1) + found.kl
+    torch.testing.assert_close(spent.sum(1), total.double())
+    torch.testing.assert_close(spent[:, 1], model.parse(x).kl.double())
+    if config.posterior == "tree":
+        assert (spent[:, 2:] > 0).all()
+    else:
+        assert (spent[:, 2:] == 0).all()
+
+
+def test_the_area_under_the_curve_by_hand():
+    known, other = torch.tensor([1.0, 2, 3]), torch.tensor([2.5, 4])
+    area, stderr = likelihood.auroc(known, other)
+    assert area == pytest.approx(5 / 6)
+    assert 0 < stderr < 0.5
+    assert likelihood.auroc(known, known + 10) == (1.0, 0.0)

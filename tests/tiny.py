@@ -33,6 +33,16 @@ def config(**changes) -> Config:
     return Config(**SETTINGS | changes)
 
 
+def tree(**changes) -> RNP:
+    """A model whose programs are all random variables, every weight of it random."""
+    return disturbed(config(posterior="tree", reader_units=8, **changes), torch.float32, 0.03)
+
+
+def pictures(n: int) -> torch.Tensor:
+    """Images of nothing, (n, 1, 16, 16)."""
+    return torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
 def disturbed(config: Config, dtype: torch.dtype = torch.float64, amount: float = 0.1) -> RNP:
     """A model of it in eval mode, everything in it random, what starts at zero too."""
     model = RNP(config).to(dtype).eval()

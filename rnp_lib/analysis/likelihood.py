@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -98,3 +99,14 @@ def costs(model: ImageModel, images: Tensor, seed: int = 0) -> Tensor:
         return torch.stack([error, tree.kl, places, programs], 1).double()
 
     return batched(cost, images)
+
+
+def auroc(known: Tensor, other: Tensor) -> tuple[float, float]:
+    """How well a score tells other images from known ones: the probability that one of the others'
+    (M,) is above one of the known ones' (N,), and its standard error (Hanley & McNeil 1982)."""
+    n, m = len(known), len(other)
+    labels = torch.arange(n + m) >= n
+    area = float(roc_auc_score(labels, torch.cat([known, other]).cpu()))
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (m - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)
+    return area, math.sqrt(max(0.0, variance) / (n * m))

@@ -80,14 +80,15 @@ class Given(Guide):
 
     Args:
         values: z (B, n, |z|) and u (B, n, 6) of the n programs of each level, from the children of
-            where unrolling starts down, for as many levels as are given.
+            where unrolling starts down, for as many levels as are given; None for either where it
+            is not.
         noise: as of `Guide`.
         free: the number of a child of every program that is not given but drawn.
     """
 
     def __init__(
         self,
-        values: list[tuple[Tensor, Tensor]],
+        values: list[tuple[Tensor | None, Tensor | None]],
         noise: list[Tensor] | None = None,
         free: int | None = None,
     ):
@@ -95,10 +96,14 @@ class Given(Guide):
         self.values, self.free = values, free
 
     def choose(self, t, prior, window):
+        drawn = super().choose(t, prior, window)
         if t == self.free or not self.values:
-            return super().choose(t, prior, window)
+            return drawn
         n = len(prior.u.mean)
-        z, u = (value.reshape(n, -1, value.shape[-1])[:, t] for value in self.values[0])
+        z, u = (
+            other if value is None else value.reshape(n, -1, value.shape[-1])[:, t]
+            for value, other in zip(self.values[0], (drawn.z, drawn.u), strict=True)
+        )
         return Chosen(z, u)
 
     def below(self):

@@ -50,6 +50,13 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig6f_shots",
     ),
     "06_explore": (),
+    "07_grammar": (
+        "fig7a_alphabet",
+        "fig7a_words",
+        "fig7b_variations",
+        "fig7c_completion",
+        "fig7d_surprise",
+    ),
 }
 # Notebook -> the models that mode "paper" takes trained by the paper's recipe.
 PAPER_MODELS: dict[str, tuple[str, ...]] = {
