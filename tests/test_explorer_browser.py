@@ -166,7 +166,8 @@ def test_a_stroke_a_slider_and_the_keyboard(server, page):
     untouched = shown(page, canvas)
 
     def draw():
-        page.click("text=Clear")  # brings the pad into view, too
+        page.click("text=Clear")
+        page.locator(".rnp .pad").scroll_into_view_if_needed()
         box = page.locator(".rnp .pad").bounding_box()
         for i, (x, y) in enumerate(THREE):
             at = box["x"] + x * box["width"], box["y"] + y * box["height"]

@@ -27,11 +27,10 @@ COVERS = {  # name -> from where to where it is covered, in shares of a side: do
 
 
 class Completions(NamedTuple):
-    """Completions of B images, `chains` each, the likeliest first.
+    """Completions of B images, several each, the likeliest first.
 
-    Attributes:
-        images: (B, chains, C, H, W), what is seen as it was and in its midst what was drawn.
-        trees: of B · chains, in this order, what the last step drew.
+    `images`, (B, chains, C, H, W): what is seen as it was, and in its midst what was drawn; and
+    `trees`, of B · chains in this order, what the last step drew.
     """
 
     images: Tensor
