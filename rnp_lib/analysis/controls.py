@@ -313,7 +313,7 @@ def table(records: dict[str, dict]) -> str:
     A star marks the least of a column in each condition.
     """
     lines = ["SSE per image and -ELBO (nats) of new characters, mean ± s.e.; *: the least"]
-    lines.append(f"{'':42}" + "".join(f"{title:>34}" for title in records))
+    lines.append(f"{'':46}" + "".join(f"{title:>34}" for title in records))
     rows = [(condition, what, False) for condition, what in CONDITIONS.items()]
     rows += [(condition, f"saw them, {CONDITIONS[condition]}", True) for condition in SAW]
     for condition, what, saw in rows:
@@ -326,7 +326,7 @@ def table(records: dict[str, dict]) -> str:
         for model, who in MODELS.items():
             if not any(cells[model, title, "sse"] for title in records):
                 continue
-            line, what = f"{what:26}{who:16}", ""
+            line, what = f"{what:30}{who:16}", ""
             for title in records:
                 for score, width in (("sse", 18), ("nats", 16)):
                     found = cells[model, title, score]
