@@ -55,6 +55,9 @@ def test_what_cannot_be_done_is_a_sentence_and_the_sheet_stays(widget, name, val
 def test_images_that_are_not_the_models_are_refused(widget):
     with pytest.raises(ValueError, match="images must be"):
         Completions(widget._model, torch.rand(2, 1, 28, 28))
+    colour = build(tiny.config(channels=3), 0)
+    with pytest.raises(ValueError, match="only grey images are covered here"):
+        Completions(colour, torch.rand(1, 3, 16, 16))
     with pytest.raises(ValueError, match="There are 1 images"):
         Completions(widget._model, torch.rand(1, 1, 16, 16), number=5)
 

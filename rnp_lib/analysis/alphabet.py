@@ -42,10 +42,8 @@ def symbols(z: Tensor, count: int, seed: int = 0) -> Tensor:
     """`count` symbols of programs z (N, τ, |z|), the most frequent first: k-means' centres,
     (count, |z|)."""
     found = KMeans(count, n_init=1, random_state=seed).fit(z.flatten(0, 1).cpu().numpy())
-    order = (
-        torch.from_numpy(found.labels_).long().bincount(minlength=count).argsort(descending=True)
-    )
-    return torch.from_numpy(found.cluster_centers_).to(z)[order]
+    uses = torch.from_numpy(found.labels_).long().bincount(minlength=count)
+    return torch.from_numpy(found.cluster_centers_).to(z)[uses.argsort(descending=True)]
 
 
 def spell(z: Tensor, alphabet: Tensor) -> Tensor:

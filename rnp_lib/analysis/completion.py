@@ -26,7 +26,7 @@ COVERS = {  # name -> from where to where it is covered, in shares of a side: do
 }
 
 
-class Completions(NamedTuple):
+class Completed(NamedTuple):
     """Completions of B images, several each, the likeliest first.
 
     `images`, (B, chains, C, H, W): what is seen as it was, and in its midst what was drawn; and
@@ -55,7 +55,7 @@ def cover(where: tuple[tuple[float, float], tuple[float, float]], side: int) -> 
 @torch.no_grad()
 def complete(
     model: ImageModel, x: Tensor, covered: Tensor, chains: int = CHAINS, seed: int = 0
-) -> Completions:
+) -> Completed:
     """Draw what images x (B, C, H, W) may hold where they are covered, 1 in (B or 1, 1, H, W)."""
     covered = covered.to(x).expand(len(x), -1, -1, -1)
     drawn = batched(lambda part: model.expand(part).canvas, model.noise(STARTS, seed)).clamp(0, 1)
@@ -71,7 +71,7 @@ def complete(
     order = (wrong + tree.nats).view(-1, chains).argsort(1)
     rows = (order + chains * torch.arange(len(x), device=x.device)[:, None]).flatten()
     filled = (seen + covered * image)[rows].unflatten(0, (len(x), chains))
-    return Completions(filled, tree[rows])
+    return Completed(filled, tree[rows])
 
 
 def _fitting(drawn: Tensor, x: Tensor, covered: Tensor, count: int) -> Tensor:

@@ -34,9 +34,8 @@ def vary(model: RNP, tree: ProgramTree, kind: str, seed: int = 0) -> ProgramTree
     elif kind == "places":
         guide = Given([(values, None) for values in z], below)
     else:
-        # Below a part that is borrowed, all is.
-        lent = [
-            (values.roll(-1, 0), places.roll(-1, 0)) for values, places in zip(z, u, strict=True)
-        ]
-        guide = Given([(lent[0][0], u[0]), *lent[1:]])
+        # With a part, all below it is borrowed; the place of the part itself is not.
+        lent = [values.roll(-1, 0) for values in z]
+        places = [u[0], *(values.roll(-1, 0) for values in u[1:])]
+        guide = Given(list(zip(lent, places, strict=True)))
     return model.unroll(tree.z, depth, guide=guide)

@@ -46,8 +46,10 @@ class Completions(anywidget.AnyWidget):
             images: (N, 1, H, W) as the model takes them, on its device.
             seed: of the chains: the same cover of the same image has the same completions.
 
-        Raises ValueError for a number that there is no image of.
+        Raises ValueError for images in colour, and for a number that there is no image of.
         """
+        if model.config.channels != 1:
+            raise ValueError("only grey images are covered here: take a model with channels=1.")
         self._model, self._images, self._seed = model, model.images(images), seed
         self._lock = threading.Lock()
         lower = [0.5, 1.0, 0.0, 1.0]
