@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rnp_lib import alphabets
+
 IN_RANDOM_ORDER = ("mnist", "fashion", "strokes", "scenes")
-# The background set's last alphabets in sorted order, and how many of its characters are theirs:
-# with 2,740 of 19,280 images about as large a share as elsewhere.
-ALPHABETS = {"Sanskrit": 42, "Syriac (Estrangelo)": 23, "Tagalog": 17, "Tifinagh": 55}
-FIRST_HELD = 964 - sum(ALPHABETS.values())  # label of the first character of these alphabets
+# Label of the first character of Omniglot's alphabets that are held back.
+FIRST_HELD = min(alphabets.labels(*alphabets.VALIDATION))
 
 
 class Split(NamedTuple):
@@ -44,8 +44,9 @@ def validation(name: str, images: Tensor, labels: Tensor) -> Split:
         what = "the last 5,000" if count >= 5_000 else "the last tenth"
     elif name == "omniglot":
         held = labels >= FIRST_HELD
-        *others, last = ALPHABETS
-        what = f"the alphabets {', '.join(others)} and {last}"
+        left = set(labels.tolist())
+        names = [name for name in alphabets.VALIDATION if left & {*alphabets.labels(name)}]
+        what = "the alphabets " + " and ".join(", ".join(names).replace("_", " ").rsplit(", ", 1))
     else:
         held = torch.zeros(len(images), dtype=torch.bool)
         held[_stratified(labels)[:count]] = True

@@ -132,8 +132,13 @@ class Run:
         Returns images float32 [N, 1, size, size] in [0, 1] and labels int64 [N].
         """
         images, labels, used = datasets.load_or_stand_in(name, split, size)
-        self._data[f"{name}/{split}"] = f"{used}/{split}", datasets.digest(images, labels)
+        self.note(f"{name}/{split}", f"{used}/{split}", images, labels)
         return images, labels
+
+    def note(self, name: str, used: str, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Note the digest of data that were loaded otherwise: `name` as SET/SPLIT, and `used`, the
+        same unless a stand-in takes its place; images (N, C, H, W), labels integers."""
+        self._data[name] = used, datasets.digest(images, labels)
 
     def model(self, name: str) -> ImageModel:
         """The committed model `name`, in eval mode on the run's device; in paper mode the one that

@@ -1,0 +1,84 @@
+"""Pen strokes: reading, checking, downloading, and their place on the images."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch.nn.functional as F
+
+from rnp_lib import alphabets, data
+from rnp_lib.data import pen, sources
+from rnp_lib.data.sources import DataUnavailable
+
+TEXT = "START\n1.5,-2,0\n3,-4.5,10\nBREAK\n5,-6,20\nBREAK\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty data/, no RNP_DATA, and archives of one drawing each to download."""
+    monkeypatch.setattr(sources, "DATA", tmp_path / "data")
+    monkeypatch.delenv("RNP_DATA", raising=False)
+    monkeypatch.delenv("RNP_OFFLINE", raising=False)
+    monkeypatch.setattr(pen, "URL", tmp_path.as_uri())
+    for archive, name in zip(
+        pen.ARCHIVES, ("Greek/character02/0001_03", "Latin/character01/0002_20"), strict=True
+    ):
+        with zipfile.ZipFile(tmp_path / f"{archive}.zip", "w") as made:
+            made.writestr(f"{archive}/{name}.txt", TEXT)
+        key = (*name.split("/")[:2], f"{name.split('/')[2]}.txt")
+        monkeypatch.setitem(pen.ARCHIVES, archive, pen._digest({key: TEXT.encode()}))
+    return tmp_path / "data" / "omniglot-py"
+
+
+def test_drawings_are_downloaded_once_and_know_their_images(place, monkeypatch):
+    first, second = pen.drawings()
+    assert (first.label, first.index) == (
+        alphabets.labels("Greek")[1],
+        alphabets.labels("Greek")[1] * 20 + 2,
+    )
+    assert second.index == alphabets.labels("Latin")[0] * 20 + 19
+    assert [stroke.tolist() for stroke in first.strokes] == [[[1.5, 2], [3, 4.5]], [[5, 6]]]
+    assert sorted(path.name for path in place.iterdir()) == sorted(f"{a}.zip" for a in pen.ARCHIVES)
+    monkeypatch.setenv("RNP_OFFLINE", "1")
+    assert len(pen.drawings()) == 2
+
+
+def test_a_damaged_archive_is_replaced(place):
+    place.mkdir(parents=True)
+    for archive in pen.ARCHIVES:
+        (place / f"{archive}.zip").write_bytes(b"half of it")
+    assert len(pen.drawings()) == 2
+    assert all(zipfile.is_zipfile(path) for path in place.iterdir())
+
+
+def test_what_is_not_the_official_archive_is_refused(place, monkeypatch):
+    monkeypatch.setitem(pen.ARCHIVES, "strokes_background_small2", "another digest")
+    with pytest.raises(DataUnavailable, match="small2.zip: it does not hold the official strokes"):
+        pen.drawings()
+    assert [path.name for path in place.iterdir()] == ["strokes_background_small1.zip"]
+
+
+def test_offline_it_says_what_to_put_where(place, monkeypatch):
+    monkeypatch.setenv("RNP_OFFLINE", "1")
+    with pytest.raises(
+        DataUnavailable, match="put strokes_background_small1.zip, of .*into .*data"
+    ):
+        pen.drawings()
+
+
+def test_the_labels_of_alphabets_are_their_places():
+    assert alphabets.labels("Alphabet_of_the_Magi", "Tifinagh") == (*range(20), *range(909, 964))
+    assert sum(alphabets.BACKGROUND.values()) == 964
+    assert {*alphabets.WITH_STROKES, *alphabets.VALIDATION} <= {*alphabets.BACKGROUND}
+
+
+@pytest.mark.full_data("omniglot")
+def test_the_pen_passes_over_the_ink():
+    drawings = pen.drawings()
+    assert len(drawings) == sum(alphabets.BACKGROUND[name] for name in alphabets.WITH_STROKES) * 20
+    images, labels = data.load("omniglot", size=105)
+    near = F.max_pool2d(images[[one.index for one in drawings[::97]]], 3, 1, 1)
+    for one, image in zip(drawings[::97], near, strict=True):
+        x, y = np.concatenate(one.strokes).round().astype(int).clip(0, 104).T
+        assert labels[one.index] == one.label
+        assert image[0, y, x].mean() > 0.95
