@@ -18,7 +18,7 @@ from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
 
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
-ENCODER_FORMAT = "rnp-encoder-1"
+ENCODER_FORMAT = "rnp-encoder-2"  # 1 held no reader
 DIRECTORY = ROOT / "checkpoints"
 # What files of other formats hold, by the word in their format's name.
 KINDS = {
@@ -118,9 +118,10 @@ def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
 
 
 def save_encoder(path: str | Path, model: ImageModel, base: str | Path, metadata: dict) -> None:
-    """Save the image encoder of `model` as float16, for use with the rest of the model `base`."""
+    """Save what looks at images in `model`, its encoder and its reader, as float16, for use with
+    the rest of the model `base`."""
     about = {"base": Path(base).stem, "base_sha256": sha256(find(base)), **metadata}
-    write(path, ENCODER_FORMAT, deepcopy(model.encoder).half().state_dict(), about)
+    write(path, ENCODER_FORMAT, deepcopy(model.inference).half().state_dict(), about)
 
 
 def find(name: str | Path) -> Path:
@@ -170,7 +171,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> ImageModel:
 def load_encoder(
     name: str | Path, base: str | Path, device: str | torch.device = "cpu"
 ) -> ImageModel:
-    """The model `base` with a retrained image encoder, in eval mode and float32.
+    """The model `base` with a retrained image encoder and reader, in eval mode and float32.
 
     Args:
         name, base: names in checkpoints/ such as "encoder-7" and "mnist-no7", or paths.
@@ -187,5 +188,5 @@ def load_encoder(
             "other weights: `rnp transfer` retrains an encoder."
         )
     model = load(base, device)
-    model.encoder.load_state_dict(tensors)
+    model.inference.load_state_dict(tensors)
     return model

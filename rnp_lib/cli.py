@@ -134,30 +134,31 @@ def train_command(preset, settings, out, resume, save_every, tensorboard, device
 
 @commands.command("transfer")
 @click.argument("task", type=_TASK)
-@click.option("--model", type=_OneOf("model", "analysis.controls", "MODELS"), default="rnp")
+@click.option("--model", type=_OneOf("model", "analysis.controls", "MODELS"), default="tree")
 @click.option(
     "--condition",
-    type=_OneOf("condition", "analysis.controls", "ALONE"),
-    default="encoder",
-    help="What may adapt to the new characters.",
+    type=_OneOf("condition", "analysis.controls", "CONDITIONS"),
+    default="inference",
+    help="What adapts to the new characters.",
 )
+@click.option("--saw", is_flag=True, help="Start from a model that saw every character.")
 @click.option("--seed", default=0, help="Of the model that starts, and of what follows.")
 @click.option("--shots", type=click.IntRange(1), help="Learn from so few images of the digit.")
 @click.option("--draw", default=0, help="Number that settles which these are.")
 @_settings_option(help="Change the recipe.")
-@click.option("--base", help="Model that starts, a name or a path; the committed one of seed 0.")
+@click.option("--base", help="Model that starts, a name or a path; that of checkpoints/.")
 @_path_option(
     "--out",
     help="The trial's record, .json, or its encoder; runs/encoder-TASK.safetensors if not given.",
 )
 @_device_option()
-def transfer_command(task, model, condition, seed, shots, draw, settings, base, out, device):
-    """Run one trial of transfer: unless told, retrain the image encoder of a committed model for
-    characters that it has not seen."""
+def transfer_command(task, model, condition, saw, seed, shots, draw, settings, base, out, device):
+    """Run one trial of transfer: unless told, retrain what looks at images in a committed tree, its
+    encoder and its reader, for characters that it has not seen."""
     from rnp_lib.analysis import controls
 
     out = out or Path("runs") / f"encoder-{task}.safetensors"
-    trial = controls.Trial(model, condition, seed, shots, draw)
+    trial = controls.Trial(model, condition, saw, seed, shots, draw)
     if out.suffix == ".json":
         write_json(out, controls.run(task, trial, device, base, settings)[0])
     else:
@@ -175,7 +176,7 @@ def collect_command(task, trials, out):
 
     record = controls.collect(task, trials)
     write_json(out or Path("figures") / f"transfer_{task}.json", record)
-    click.echo(controls.table(record))
+    click.echo(controls.table({task: record}))
 
 
 @commands.command("classifier")

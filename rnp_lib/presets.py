@@ -31,6 +31,8 @@ _PAPER = Config(
 )
 
 _MNIST = Config()
+# Parts are one of 64 symbols that all turns share: what a part is does not tell its turn.
+_ALPHABET = dataclasses.replace(_MNIST, prior_z="symbols", drop=0.1, images=(300_000,))
 # Garments fill the frame, and crowded characters need long strokes: wider windows.
 _FASHION = Config(dataset="fashion", extent=(0.25, 0.6), images=(500_000,))
 _OMNIGLOT = Config(
@@ -59,23 +61,20 @@ def _root(config: Config, **changes) -> Config:
     return dataclasses.replace(config, posterior="root", batch_size=128, **changes)
 
 
-_MNIST_ROOT = _root(_MNIST, images=(700_000,))
-
 PRESETS: dict[str, Config] = {
     "mnist": _MNIST,
-    # Parts are one of 64 symbols that all turns share: what a part is does not tell its turn.
-    "mnist-alphabet": dataclasses.replace(_MNIST, prior_z="symbols", drop=0.1, images=(300_000,)),
+    "mnist-alphabet": _ALPHABET,
     # Digits painted with an ink and on a paper of their own.
     "mnist-colour": dataclasses.replace(_MNIST, channels=3, images=(400_000,)),
+    # For transfer: a digit the model has never seen.
+    "mnist-no7": dataclasses.replace(_ALPHABET, without=(7,), images=(200_000,)),
+    "mnist-no8": dataclasses.replace(_ALPHABET, without=(8,), images=(200_000,)),
     # No programs: what the tree is measured against.
     "mnist-vae": dataclasses.replace(_MNIST, model="vae"),
     "fashion": _FASHION,
     "omniglot": dataclasses.replace(_OMNIGLOT, reader_units=512),
     "scenes": _SCENES,
-    "mnist-root": _MNIST_ROOT,
-    # For transfer: a digit the model has never seen.
-    "mnist-no7": dataclasses.replace(_MNIST_ROOT, without=(7,)),
-    "mnist-no8": dataclasses.replace(_MNIST_ROOT, without=(8,)),
+    "mnist-root": _root(_MNIST, images=(700_000,)),
     "fashion-root": _root(_FASHION),
     "omniglot-root": _root(_OMNIGLOT),
     "scenes-root": _root(_SCENES, images=(100_000, 100_000, 150_000)),

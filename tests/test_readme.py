@@ -220,9 +220,9 @@ def test_the_paper_s_recipe_has_its_record_and_curve():
 
 
 def test_the_recipe_of_retraining_is_the_last_that_was_tried():
-    last = json.loads((ROOT / "docs" / "recipe.json").read_text())["transfer"]["runs"][-1]
-    task = transfer.TASKS["7"]
-    assert (last["images"], last["settings"]) == (task.images, {"jitter": task.jitter})
+    *_, smallest, last = json.loads((ROOT / "docs" / "recipe.json").read_text())["transfer"]["runs"]
+    assert (last["images"], last["settings"]) == (transfer.RECIPE["images"][0], {})
+    assert smallest["settings"] == {"sigma2": transfer.ERROR_SIGMA2}
 
 
 @pytest.mark.parametrize("name", transfer.TASKS)
@@ -231,14 +231,13 @@ def test_the_controls_of_transfer_are_complete_and_of_the_committed_models(name)
     keys = [field.name for field in dataclasses.fields(Trial)]
     trials = {Trial(**{key: t[key] for key in keys}): t for t in record["trials"]}
     assert list(trials) == transfer_controls.plan(task)
-    committed = {"rnp": task.base, "reference": task.reference}
     for trial, found in trials.items():
-        if trial.seed == 0 and trial.model in committed:
-            path = checkpoints.find(committed[trial.model])
+        start = trial.start(task)
+        if (path := checkpoints.DIRECTORY / f"{start}.safetensors").is_file():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             assert found["base"] == {"path": f"checkpoints/{path.name}", "sha256": digest}
     encoder = checkpoints.metadata(checkpoints.find(f"encoder-{name}"), checkpoints.ENCODER_FORMAT)
     assert record["inputs"]["recipe"] == encoder["recipe"]
-    assert record["inputs"]["budget"] == encoder["budget"] == task.images
-    found = trials[Trial("rnp", "encoder")]["new"]["sse"]
+    assert encoder["condition"] == "inference"
+    found = trials[Trial("tree", "inference")]["new"]["sse"]
     assert encoder["after"]["new"]["sse"] == pytest.approx(found, rel=1e-3)

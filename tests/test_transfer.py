@@ -12,8 +12,8 @@ import torch
 
 from rnp_lib import checkpoints, cli, data, plots
 from rnp_lib.analysis import controls, reuse, transfer
-from rnp_lib.analysis.controls import CONDITIONS, SHOTS, Trial
-from rnp_lib.analysis.likelihood import log_prior
+from rnp_lib.analysis.controls import CONDITIONS, MODELS, SAW, SHOTS, Trial
+from rnp_lib.analysis.likelihood import COSTS, log_prior
 from rnp_lib.analysis.programs import of_level
 from rnp_lib.analysis.transfer import TASKS, Task
 from rnp_lib.checkpoints import CheckpointError
@@ -26,7 +26,7 @@ from rnp_lib.presets import PRESETS
 from rnp_lib.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-TASK = Task("tiny-no1", digit=1, images=64, reference="tiny", seeds=2)
+TASK = Task("tiny-no1", digit=1, saw="tiny", models=tuple(MODELS), seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def model():
     return build(tiny.config()).eval()
 
 
-def parameters(model, encoder):
-    """Copies of the weights of the encoder, or of everything else."""
-    state = model.state_dict()
-    return {k: v.clone() for k, v in state.items() if k.startswith("encoder.") == encoder}
+def parameters(model, looking):
+    """Copies of the weights of what looks at images, or of everything else."""
+    state, looks = model.state_dict(), ("encoder.", "reader.")
+    return {k: v.clone() for k, v in state.items() if k.startswith(looks) == looking}
 
 
 def same(one, other):
@@ -122,15 +122,23 @@ def test_no_model_of_a_digits_task_has_seen_the_digit(name):
 @pytest.mark.parametrize(
     "settings", [{}, {"encoder": "resnet"}, {"model": "vae"}, {"posterior": "tree"}]
 )
-def test_only_the_encoder_learns_unless_everything_may(images, settings):
+def test_only_what_looks_at_images_learns_unless_everything_may(images, settings):
     model = build(tiny.config(**settings)).eval()
     before = copy.deepcopy(model.state_dict())
-    encoder, decoder = parameters(model, True), parameters(model, False)
-    adapted, _ = transfer.retrain(model, images, 64)
-    assert same(parameters(adapted, False), decoder)
-    assert not same(parameters(adapted, True), encoder)
-    free, _ = transfer.retrain(model, images, 64, everything=True)
-    assert not same(parameters(free, False), decoder)
+    looking, drawing = parameters(model, True), parameters(model, False)
+    adapted, _ = transfer.retrain(model, images, images=(64,))
+    assert same(parameters(adapted, False), drawing)
+    assert not same(parameters(adapted, True), looking)
+    for part in model.inference:
+        assert any(
+            not torch.equal(old, new)
+            for old, new in zip(
+                getattr(model, part).parameters(), getattr(adapted, part).parameters(), strict=True
+            )
+        )
+    assert adapted.config == model.config
+    free, _ = transfer.retrain(model, images, images=(64,), everything=True)
+    assert not same(parameters(free, False), drawing)
     assert same(model.state_dict(), before), "the model that starts has changed"
     assert all(p.requires_grad or p.numel() == 0 for p in model.parameters())
     assert not adapted.training
@@ -148,7 +156,7 @@ def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
     monkeypatch.setattr(Trainer, "train_step", counted)
     before = reconstruction_error(model, images).mean()
     changes = {"batch_size": 8, "warmup": 2, "lr": 2e-2, "jitter": 0.0, "sigma2": 0.02}
-    adapted, validation = transfer.retrain(model, images, 2_000, **changes)
+    adapted, validation = transfer.retrain(model, images, images=(2_000,), **changes)
     assert sum(map(len, seen)) == 2_000
     known, held_back = transfer.hold_back(images)
     known = {x.numpy().tobytes() for x in known}
@@ -158,7 +166,7 @@ def test_a_retraining_sees_its_budget_and_helps(model, images, monkeypatch):
 
 
 def test_a_retraining_repeats_itself_by_its_seed(model, images):
-    results = [transfer.retrain(model, images, 64, seed=seed)[0] for seed in (1, 1, 2)]
+    results = [transfer.retrain(model, images, images=(64,), seed=seed)[0] for seed in (1, 1, 2)]
     first, again, other = (parameters(result, True) for result in results)
     assert same(first, again)
     assert not same(first, other)
@@ -181,41 +189,33 @@ def test_a_loss_that_is_not_finite_is_one_sentence(model, images):
     broken = copy.deepcopy(model)
     next(broken.encoder.parameters()).data.fill_(float("nan"))
     with pytest.raises(transfer.TrainingStopped, match="finite"):
-        transfer.retrain(broken, images, 16)
+        transfer.retrain(broken, images, images=(64,))
 
 
 @pytest.mark.parametrize("shots", SHOTS)
 def test_few_shots_are_few_and_not_for_validation(model, images, shots, monkeypatch):
-    with torch.no_grad():  # programs that explain the validation images worse than the model's own
-        q, held_back = model.encode(images[-12:]).mean, images[-12:]
-        every = torch.eye(8) * 3
-        errors = [squared_error(model.decode(q + z).canvas, held_back).mean() for z in every]
-    worse = torch.cat([every[int(torch.stack(errors).argmax())], torch.zeros(8)])
     given = []
 
-    def retrain(model, few, budget, **settings):
-        given.append((few, budget, settings))
-        better = copy.deepcopy(model)
-        if budget != 30 * 64:  # so that 30 steps are the best
-            better.encoder[-1].bias.data += worse
-        return better, 0.0
+    def retrain(model, few, **settings):
+        given.append((few, settings))
+        return model, 0.0
 
     monkeypatch.setattr(transfer, "retrain", retrain)
-    known, validation = transfer.hold_back(images + torch.linspace(0, 0.1, 120).view(-1, 1, 1, 1))
-    adapted, error = transfer.retrain_few(model, torch.cat([known, validation]), shots, draw=1)
-    assert [budget for _, budget, _ in given] == [64 * n for n in transfer.SHOT_STEPS]
-    assert {settings["seed"] for _, _, settings in given} == {1}
-    few = given[0][0]
+    distinct = images + torch.linspace(0, 0.1, 120).view(-1, 1, 1, 1)
+    known, validation = transfer.hold_back(distinct)
+    _, error = transfer.retrain_few(model, distinct, shots, draw=1)
+    ((few, settings),) = given
+    assert settings["images"] == (64 * transfer.SHOT_STEPS[shots],)
+    assert settings["seed"] == 1
     assert len(few.flatten(1).unique(dim=0)) == shots
     assert all((x == known).flatten(1).all(1).any() for x in few)
-    errors = [float(reconstruction_error(m, validation).mean()) for m in (model, adapted)]
-    assert error == errors[0] == errors[1], "the steps that validation likes best are not kept"
-    transfer.retrain_few(model, images, shots, draw=2)
+    assert error == pytest.approx(float(reconstruction_error(model, validation).mean()))
+    transfer.retrain_few(model, distinct, shots, draw=2)
     assert not torch.equal(given[-1][0], few)
 
 
 def test_few_shots_run_for_real(model, images, monkeypatch):
-    monkeypatch.setattr(transfer, "SHOT_STEPS", (1, 2))
+    monkeypatch.setitem(transfer.SHOT_STEPS, 1, 2)
     adapted, error = transfer.retrain_few(model, images, 1, draw=0)
     assert same(parameters(adapted, False), parameters(model, False))
     held_back = transfer.hold_back(images)[1]
@@ -242,7 +242,7 @@ def test_descent_on_codes_explains_better_and_leaves_the_model_alone(model, imag
 
     def objective(tree):
         sse = squared_error(tree.canvas, x)
-        return sse / (2 * transfer.RECIPE["sigma2"]) + tree.z.square().sum(1) / 2, sse
+        return sse / (2 * transfer.ERROR_SIGMA2) + tree.z.square().sum(1) / 2, sse
 
     with torch.no_grad():
         start, start_sse = objective(model.parse(x))
@@ -270,7 +270,7 @@ def test_descent_on_the_codes_of_all_programs(images, prior_z):
 
     def objective(tree):
         sse = squared_error(tree.canvas, x)
-        return sse / (2 * transfer.RECIPE["sigma2"]) - log_prior(tree), sse
+        return sse / (2 * transfer.ERROR_SIGMA2) - log_prior(tree), sse
 
     with torch.no_grad():
         start = model.parse(x)
@@ -305,18 +305,25 @@ def test_the_error_of_codes_does_not_depend_on_the_chunks(model, images):
 
 
 def test_a_summary_by_hand():
-    found = transfer.summary(torch.tensor([1.0, 2.0, 3.0]))
+    errors = torch.tensor([1.0, 2.0, 3.0])
+    found = transfer.summary(errors)
     assert found == {"n": 3, "sse": 2.0, "sse_stderr": pytest.approx(1 / 3**0.5)}
+    spent = torch.tensor([[1.0, 0, 0, 2], [2, 0, 0, 2], [3, 1, 2, 3]]).double()
+    found = transfer.summary(errors, spent)
+    assert found["nats"] == pytest.approx(16 / 3)
+    assert [found[name] for name in COSTS] == pytest.approx([2, 1 / 3, 2 / 3, 7 / 3])
 
 
 # ---- encoders on disk ----------------------------------------------------------------------------
 
 
-def test_an_encoder_comes_back_with_its_base_and_with_no_other(model, images, tmp_path):
+@pytest.mark.parametrize("posterior", ["root", "tree"])
+def test_an_encoder_comes_back_with_its_base_and_with_no_other(posterior, images, tmp_path):
+    model = build(tiny.config(posterior=posterior))
     base, path = tmp_path / "base.safetensors", tmp_path / "encoder.safetensors"
     checkpoints.save(base, model, {})
     start = checkpoints.load(base)
-    adapted, _ = transfer.retrain(start, images, 64)
+    adapted, _ = transfer.retrain(start, images, images=(64,))
     checkpoints.save_encoder(path, adapted, base, {"task": "7"})
     assert path.stat().st_size < base.stat().st_size
 
@@ -346,31 +353,26 @@ def world(tmp_path, monkeypatch):
     """A tiny task in the place of digit 7, its data, its models, and where its records go."""
     for label in "01":
         tiny.write_pngs(tmp_path / "pictures" / label, 100)
-    config = tiny.config(dataset=str(tmp_path / "pictures"), images=(16, 16))
+    settings = {"posterior": "tree", "reader_units": 8, "drop": 0.2}
+    config = tiny.config(dataset=str(tmp_path / "pictures"), images=(16, 16), **settings)
     unseen = dataclasses.replace(config, without=(1,))
     monkeypatch.setitem(PRESETS, "tiny-no1", unseen)
     monkeypatch.setitem(TASKS, "7", TASK)
     monkeypatch.setattr(checkpoints, "DIRECTORY", tmp_path / "checkpoints")
     monkeypatch.setattr(controls, "CODE_IMAGES", 5)
-    monkeypatch.setattr(controls, "DRAWS", 2)
-    monkeypatch.setattr(transfer, "SHOT_STEPS", (1,))
+    monkeypatch.setattr(controls, "DRAWS", 1)
+    monkeypatch.setitem(transfer.RECIPE, "images", (64,))
+    for shots in SHOTS:
+        monkeypatch.setitem(transfer.SHOT_STEPS, shots, 1)
     monkeypatch.setattr(transfer, "CODE_STEPS", 2)
     monkeypatch.chdir(tmp_path)
-    for path, settings in (
-        ("checkpoints/tiny-no1.safetensors", {}),
-        ("checkpoints/tiny.safetensors", {"without": ()}),
-        ("runs/rnp-1.safetensors", {"seed": 1}),
-        ("runs/reference-1.safetensors", {"seed": 1, "without": ()}),
-        ("runs/vae-0.safetensors", {"model": "vae"}),
-        ("runs/vae-1.safetensors", {"model": "vae", "seed": 1}),
-    ):
-        checkpoints.save(tmp_path / path, build(dataclasses.replace(unseen, **settings)), {})
+    for trial in controls.plan(TASK):
+        preset, *changes = trial.start(TASK).split(",")
+        made = dataclasses.replace(unseen, without=() if preset == "tiny" else (1,))
+        path = checkpoints.DIRECTORY / f"{trial.start(TASK)}.safetensors"
+        if not path.exists():
+            checkpoints.save(path, build(made.override(changes)), {})
     return tmp_path
-
-
-def base_of(trial):
-    committed = trial.seed == 0 and trial.model != "vae"
-    return None if committed else f"runs/{trial.model}-{trial.seed}.safetensors"
 
 
 def rnp(monkeypatch, *arguments):
@@ -381,85 +383,112 @@ def rnp(monkeypatch, *arguments):
 
 
 def test_every_trial_of_the_plan_is_run_by_itself_and_all_make_a_record(world):
-    paths, planned = [], controls.plan(TASK)
+    plan = controls.plan(TASK)
+    planned, paths = [t for t in plan if not t.seed or t.condition == "none"], []
     for trial in planned:
-        record, adapted = controls.run("7", trial, CPU, base_of(trial))
+        record, adapted = controls.run("7", trial, CPU)
         assert not adapted.training
         (found,) = record["trials"]
-        few = trial.shots is not None
         assert np.isfinite(found["new"]["sse"])
-        assert ("old" in found) == (trial.condition != "codes")
+        for which in ("new", "old"):
+            assert (which in found and "nats" in found[which]) == (trial.condition != "codes")
         assert ("validation_sse" in found) == (trial.condition not in ("none", "codes"))
-        assert ("then_codes" in found) == (trial.condition == "encoder" and not few)
         paths.append(world / f"{trial.name}.json")
         paths[-1].write_text(json.dumps(record))
-    assert len(set(paths)) == len(paths) == 2 * (5 + 5 + 2) + 2 * len(SHOTS)
+    few = len(SHOTS) * controls.DRAWS
+    assert len(plan) == 2 * len(MODELS) * (len(CONDITIONS) + len(SAW)) + few
+    assert len(set(paths)) == len(paths) == len(plan) - len(MODELS) * (len(CONDITIONS))
 
     record = controls.collect("7", paths[::-1])
     assert [f["condition"] for f in record["trials"]] == [t.condition for t in planned]
     assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
     assert record["inputs"]["old"] == TASK.old
-    # Of seed 0 the model that saw every class is the committed one.
-    bases = [trial["base"] for trial in controls.chosen(record, "reference", "none")]
-    assert bases[0] == {"path": "tiny.safetensors", "sha256": sha256(checkpoints.find("tiny"))}
-    assert bases[1]["path"] == "reference-1.safetensors"
+    bases = [trial["base"] for trial in controls.chosen(record, "tree", "none", saw=True)]
+    for base, name in zip(bases, ("tiny", "tiny,seed=1"), strict=True):
+        assert base["path"] == f"{name}.safetensors"
+        assert base["sha256"] == sha256(checkpoints.find(name))
+
+
+def test_the_models_of_a_task_differ_in_what_they_say():
+    task = dataclasses.replace(TASKS["7"], models=tuple(MODELS))
+    starts = [trial.start(task) for trial in controls.plan(task) if not trial.seed]
+    assert len(set(starts)) == 2 * len(MODELS)
+    for start in starts:
+        preset, *changes = start.split(",")
+        assert PRESETS[preset].override(changes).posterior == (
+            "tree" if start in (task.base, task.saw) else "root"
+        )
+    of_omniglot = dataclasses.replace(TASKS["omniglot"], models=tuple(MODELS))
+    omniglot = {trial.model: trial.start(of_omniglot) for trial in controls.plan(of_omniglot)}
+    assert omniglot["root"] == "omniglot-root"
+    # A root of 96 numbers and four parts of 96 with a place of 6 each.
+    assert omniglot["wide"] == "omniglot,model=vae,z_dim=504"
+    # What saw the digit is the same recipe but for the class.
+    preset, *changes = TASKS["7"].saw.split(",")
+    saw = PRESETS[preset].override(changes)
+    assert dataclasses.replace(PRESETS["mnist-no7"], without=()) == saw
 
 
 def sse(value):
-    return {"n": 5, "sse": value, "sse_stderr": 0.5}
+    costs = dict(zip(COSTS, (value, 1.0, 2.0, 3.0), strict=True))
+    nats = {"nats": 6 + value, "nats_stderr": 0.2}
+    return {"n": 5, "sse": value, "sse_stderr": 0.5, **nats, **costs}
 
 
 @pytest.fixture
 def record():
     """A whole record of digit 7, with two seeds, whose SSEs are made up."""
-    task = dataclasses.replace(TASKS["7"], seeds=2)
+    task = dataclasses.replace(TASKS["7"], models=tuple(MODELS), seeds=2)
     trials = []
     for i, trial in enumerate(controls.plan(task)):
-        found = {"new": sse(1.0 + i)} | ({"old": sse(50.0 + i)} if trial.model != "vae" else {})
-        trials.append({**dataclasses.asdict(trial), **found, "then_codes": sse(0.5 + i)})
+        found = {"new": sse(1.0 + i)} | ({"old": sse(90.0 + i)} if trial.model == "tree" else {})
+        trials.append({**dataclasses.asdict(trial), **found})
     return {"task": "7", "trials": trials}
 
 
 def test_numbers_are_means_over_seeds_and_draws(record):
     found = controls.numbers(record)
 
-    def mean(*wanted, key="new"):
-        return np.mean([trial[key]["sse"] for trial in controls.chosen(record, *wanted)])
+    def mean(*wanted, **more):
+        return np.mean([t["new"]["sse"] for t in controls.chosen(record, *wanted, **more)])
 
-    assert found["vae_encoder"] == mean("vae", "encoder")
-    assert found["vae_both"] == mean("vae", "encoder", key="then_codes")
-    assert found["shots_20"] == mean("rnp", "encoder", 20)
-    assert found["rnp_none_old"] == mean("rnp", "none", key="old")
-    assert found["reference_none_ratio"] == 1
-    assert found["vae_encoder_ratio"] == pytest.approx(
-        found["vae_encoder"] / found["reference_none"]
+    assert found["vae_inference"] == mean("vae", "inference")
+    assert found["vae_inference_nats"] == pytest.approx(mean("vae", "inference") + 6)
+    assert found["shots_20"] == mean("tree", "inference", shots=20)
+    assert found["tree_none_old"] == pytest.approx(found["tree_none"] + 89)
+    assert found["tree_saw_none_ratio"] == 1
+    assert found["vae_inference_ratio"] == pytest.approx(
+        found["vae_inference"] / mean("tree", "none", saw=True)
     )
     assert not [key for key in found if key.startswith("vae") and key.endswith("old")]
-    table = controls.table(record)
-    assert len(table.splitlines()) == 2 + 2 * len(CONDITIONS) + 2
-    assert "that saw every class" in table
+    table = controls.table({"digit 7": record})
+    assert len(table.splitlines()) == 2 + len(MODELS) * (len(CONDITIONS) + len(SAW))
+    # The least of every row of models is starred, in SSE and in nats.
+    assert table.count("*") == 1 + 2 * (len(CONDITIONS) + len(SAW))
+    terms = controls.terms(record).splitlines()
+    assert len(terms) == 1 + 4 + 2  # of the old characters of the VAE nothing is known
+    assert terms[1].split()[-4:] == ["1.0", "2.0", "3.0", f"{found['tree_none_nats']:.1f}"]
 
 
 def test_old_characters_are_shown_where_they_were_measured(record):
     def hollow(record):
         figure = plots_transfer.controls({"digit 7": record})
         figure.canvas.draw()
-        lines = [line for line in figure.axes[0].lines if line.get_marker() in "os"]
+        lines = [line for line in figure.axes[0].lines if line.get_marker() in "osD^"]
         return [line.get_marker() for line in lines if line.get_markerfacecolor() == "white"]
 
     assert set(hollow(record)) == {"o"}  # no plain VAE was
     for trial in record["trials"]:
         trial.pop("old", None)
     assert hollow(record) == []
-    plots_transfer.shots(
-        {"input": torch.rand(3, 1, 16, 16)}, {"digit 7": controls.of_seed(record, 0)}
-    ).canvas.draw()
+    pictures = {"input": torch.rand(3, 1, 16, 16)}
+    plots_transfer.shots(pictures, {"digit 7": record}).canvas.draw()
 
 
 def test_trials_of_several_machines_and_nothing_that_does_not_compare(world):
     def write(name, seed, inputs=None, task="7", **about):
-        trial = {**dataclasses.asdict(Trial("rnp", "none", seed)), "new": sse(1.0)}
-        inputs = {"budget": 64, **(inputs or {})}
+        trial = {**dataclasses.asdict(Trial("tree", "none", seed=seed)), "new": sse(1.0)}
+        inputs = {"drawers": 0.7, **(inputs or {})}
         text = json.dumps({"task": task, **about, "inputs": inputs, "trials": [trial]})
         (world / name).write_text(text)
         return world / name
@@ -469,10 +498,10 @@ def test_trials_of_several_machines_and_nothing_that_does_not_compare(world):
     record = controls.collect("7", [one, two])
     assert (record["device"], record["note"]) == (["cpu", "cuda"], "the first")
     assert [trial["seed"] for trial in record["trials"]] == [0, 1]
-    assert record["inputs"] == {"budget": 64, "old": "digits"}
+    assert record["inputs"] == {"drawers": 0.7, "old": "digits"}
     (world / "both").write_text(json.dumps(record))
     assert controls.collect("7", [world / "both"]) == record
-    for other in (write("three", 2, {"budget": 65}), write("four", 2, task="8")):
+    for other in (write("three", 2, {"drawers": 0.8}), write("four", 2, task="8")):
         with pytest.raises(ValueError, match="of another task, or of other data or settings"):
             controls.collect("7", [one, other])
     for text in ("no json", "[1]", '{"inputs": 1}', '{"task": "7", "inputs": {}, "trials": [{}]}'):
@@ -484,10 +513,12 @@ def test_trials_of_several_machines_and_nothing_that_does_not_compare(world):
 @pytest.mark.parametrize(
     ("trial", "base"),
     [
-        (Trial("rnp", "none", 1), "tiny-no1"),
+        (Trial("tree", "none", seed=1), "tiny-no1"),
         (Trial("vae", "none"), "tiny-no1"),
-        (Trial("rnp", "none"), "tiny"),
-        (Trial("reference", "none"), "tiny-no1"),
+        (Trial("root", "none"), "tiny-no1"),
+        (Trial("wide", "none"), "tiny-no1,model=vae"),
+        (Trial("tree", "none"), "tiny"),
+        (Trial("tree", "none", saw=True), "tiny-no1"),
     ],
 )
 def test_a_trial_starts_from_the_model_it_says(world, trial, base):
@@ -495,16 +526,26 @@ def test_a_trial_starts_from_the_model_it_says(world, trial, base):
         controls.run("7", trial, CPU, base)
 
 
-def test_few_images_are_for_an_encoder_alone():
-    with pytest.raises(ValueError, match="only encoders learn from few images: got 'everything'"):
-        Trial("rnp", "everything", shots=1)
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"condition": "everything", "shots": 1}, "only inference learns from few images"),
+        ({"condition": "inference", "shots": 2}, "shots must be one of"),
+        ({"condition": "error", "saw": True}, "need not be retrained: got 'error'"),
+    ],
+)
+def test_a_trial_that_makes_no_sense_is_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Trial("tree", **settings)
 
 
 def test_means_over_trials_and_over_images():
     trials = [{"new": {"sse": sse, "sse_stderr": 0.5}} for sse in (1.0, 2.0, 3.0)]
     assert controls.mean(trials) == pytest.approx((2, 1 / 3**0.5))
     assert controls.mean(trials[2:]) == (3, 0.5)
-    assert controls.mean(trials, "old") is None
+    assert controls.mean(trials, which="old") is None
+    assert controls.mean(trials, "nats") is None
+    assert controls.mean([]) is None
 
 
 # ---- the command line ----------------------------------------------------------------------------
@@ -514,8 +555,8 @@ def test_the_command_retrains_an_encoder(world, monkeypatch):
     assert not rnp(monkeypatch, "transfer", "7", "--device", "cpu", "--set", "jitter=0.2")
     path = "runs/encoder-7.safetensors"
     about = checkpoints.metadata(path, checkpoints.ENCODER_FORMAT)
-    assert (about["task"], about["budget"], about["seed"]) == ("7", 64, 0)
-    assert about["recipe"] == {**transfer.RECIPE, "jitter": 0.2}
+    assert (about["task"], about["condition"], about["seed"]) == ("7", "inference", 0)
+    assert about["recipe"] == {**transfer.RECIPE, "images": [64], "jitter": 0.2}
     adapted = checkpoints.load_encoder(path, "tiny-no1")
     images, digests = transfer.load(TASK)
     assert about["data_sha256"] == digests
@@ -524,17 +565,24 @@ def test_the_command_retrains_an_encoder(world, monkeypatch):
 
 
 def test_the_commands_run_a_trial_and_collect_it(world, monkeypatch, capsys):
-    options = ["--model", "vae", "--seed", 1, "--base", "runs/vae-1.safetensors"]
+    options = [
+        "--model",
+        "vae",
+        "--seed",
+        1,
+        "--base",
+        "checkpoints/tiny-no1,model=vae,seed=1.safetensors",
+    ]
     settings = ["--set", "images=128", "--device", "cpu", "--out", "one.json"]
     assert not rnp(monkeypatch, "transfer", "7", *options, *settings)
     (trial,) = json.loads((world / "one.json").read_text())["trials"]
-    assert (trial["model"], trial["condition"], trial["seed"]) == ("vae", "encoder", 1)
-    none = ["--condition", "none", "--set", "images=128", "--out", "two.json"]
+    assert (trial["model"], trial["condition"], trial["seed"]) == ("vae", "inference", 1)
+    none = ["--condition", "none", "--saw", "--set", "images=128", "--out", "two.json"]
     assert not rnp(monkeypatch, "transfer", "7", *none)
     assert not rnp(monkeypatch, "collect", "7", "one.json", "two.json")
-    assert "plain VAE, encoder retrained" in capsys.readouterr().out
+    assert "inference retrained" in capsys.readouterr().out
     record = json.loads((world / "figures" / "transfer_7.json").read_text())
-    assert record["inputs"]["budget"] == 128
+    assert record["inputs"]["recipe"]["images"] == [128]
     assert record["trials"][1] == trial
 
 

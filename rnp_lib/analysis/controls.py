@@ -18,26 +18,32 @@ import torch
 
 from rnp_lib import checkpoints
 from rnp_lib.analysis import transfer
+from rnp_lib.analysis.likelihood import COSTS
 from rnp_lib.analysis.transfer import TASKS, Images, Task
+from rnp_lib.config import Config
 from rnp_lib.files import code_version, project_path, sha256
 from rnp_lib.machine import machine
 from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
 
-# What may adapt.
+# What adapts.
 CONDITIONS = {
-    "none": "no retraining",
-    "encoder": "encoder retrained",
+    "none": "nothing retrained",
+    "inference": "inference retrained",
+    "error": "the same, by error alone",
+    "codes": "codes by descent",
     "everything": "everything retrained",
-    "random": "encoder, random decoder",
-    "codes": "codes alone, by descent",
-    "both": "encoder retrained, then codes",
+    "random": "inference, random decoder",
 }
-# The model that adapts, a plain VAE with the same image encoder that is treated alike, and an RNP
-# that saw every class and need not adapt.
-MODELS = {"rnp": "RNP", "vae": "plain VAE", "reference": "RNP that saw it"}
-ALONE = tuple(CONDITIONS)[:-1]  # "both" is measured along with "encoder"
-TRIED = {"rnp": ALONE, "vae": ALONE, "reference": ("none", "codes")}
-SHOTS = (1, 20)  # images of a digit
+# The models that adapt, all with the same image encoder, by what their run's settings change.
+MODELS = {
+    "tree": "tree",
+    "root": "all from the root",
+    "vae": "plain VAE",
+    "wide": "plain VAE, wide",  # as many latent numbers as the tree has in all
+}
+SAW = ("none", "codes")  # how a model that saw every class is measured
+SHOTS = tuple(transfer.SHOT_STEPS)  # images of a digit
 DRAWS = 5  # of so few images
 CODE_IMAGES = 500  # about so many held-out images get their codes adjusted
 
@@ -46,37 +52,64 @@ CODE_IMAGES = 500  # about so many held-out images get their codes adjusted
 class Trial:
     """One model under one condition; its seed is that of the base model and of what follows.
 
-    `shots` images of the new class, drawn by number `draw`, are learned from; None is all of them.
+    `saw` a model that saw every class. `shots` images of the new class, drawn by number `draw`, are
+    learned from; None is all of them.
     """
 
     model: str
     condition: str
+    saw: bool = False
     seed: int = 0
     shots: int | None = None
     draw: int = 0
 
     def __post_init__(self):
-        if self.shots and self.condition != "encoder":
-            raise ValueError(f"only encoders learn from few images: got {self.condition!r}.")
+        if self.shots and self.condition != "inference":
+            raise ValueError(f"only inference learns from few images: got {self.condition!r}.")
+        if self.shots and self.shots not in SHOTS:
+            raise ValueError(f"shots must be one of {SHOTS}: got {self.shots}.")
+        if self.saw and self.condition not in SAW:
+            raise ValueError(
+                f"a model that saw every class need not be retrained: got {self.condition!r}."
+            )
 
     @property
     def name(self) -> str:
         """What names the trial among files."""
         few = f"-{self.shots}-{self.draw}" if self.shots else ""
-        return f"{self.model}-{self.condition}-{self.seed}{few}"
+        return f"{self.model}{'-saw' * self.saw}-{self.condition}-{self.seed}{few}"
+
+    def start(self, task: Task) -> str:
+        """The run of `rnp train` that it starts from: a preset, and settings that differ."""
+        preset = (task.saw if self.saw else task.base) or ""
+        settings = []
+        if self.model == "root" and task.root:
+            preset = task.root
+        elif self.model == "root":
+            settings = ["posterior=root"]
+        elif self.model in ("vae", "wide"):
+            settings = ["model=vae"]
+        if self.model == "wide":
+            settings += [f"z_dim={latents(PRESETS[task.base])}"]
+        return ",".join([preset, *settings, *([f"seed={self.seed}"] if self.seed else [])])
+
+
+def latents(config: Config) -> int:
+    """How many numbers the programs of a tree that are drawn have in all, places included."""
+    return config.z_dim + (config.z_dim + 6) * sum(config.drawn_below(config.depth))
 
 
 def plan(task: Task) -> list[Trial]:
     """All trials of a task; few images only of digits, as Omniglot's characters are many."""
     trials = [
-        Trial(model, condition, seed)
+        Trial(model, condition, saw, seed)
         for seed in range(task.seeds)
-        for model, conditions in TRIED.items()
+        for model in task.models
+        for saw, conditions in ((False, CONDITIONS), (True, SAW if task.saw else ()))
         for condition in conditions
-        if model != "reference" or task.reference
     ]
     few = itertools.product(SHOTS, range(DRAWS)) if task.digit is not None else ()
-    return trials + [Trial("rnp", "encoder", shots=shots, draw=draw) for shots, draw in few]
+    return trials + [Trial("tree", "inference", shots=shots, draw=draw) for shots, draw in few]
 
 
 def run(
@@ -89,8 +122,8 @@ def run(
     """Run one trial of a task.
 
     Args:
-        base: the model it starts from; the committed one, which is of seed 0, unless told.
-        changed: settings of the recipe, as "key=value"; of `images` that is the budget.
+        base: the model it starts from; that of checkpoints/ unless told.
+        changed: settings of the recipe, as "key=value".
 
     Returns:
         A record of this trial alone, and the model as it was adapted.
@@ -100,21 +133,15 @@ def run(
         ValueError: it is another than the trial asks for, or a setting that cannot work.
     """
     task, code, started = TASKS[name], code_version(), time.perf_counter()
-    path = checkpoints.find(base or (task.reference if trial.model == "reference" else task.base))
+    path = checkpoints.find(base or trial.start(task))
     model = checkpoints.load(path, device)
-    wanted = ("vae" if trial.model == "vae" else "rnp", trial.seed, trial.model == "reference")
-    found = model.config.model, model.config.seed, task.digit not in (None, *model.config.without)
-    if found != wanted:
-        raise ValueError(
-            f"{path} is not the model that the trial starts from: its kind, its seed and whether "
-            f"it saw the new characters are {found}, and should be {wanted}: choose another --base."
-        )
+    _check(path, model.config, trial, task)
     override = model.config.override(list(changed)).to_dict()
     recipe = {key: override[key] for key in (text.partition("=")[0].strip() for text in changed)}
     inputs = settings(task, **recipe)
     images, digests = transfer.load(task)
     images = Images(*(x.to(device) for x in images))
-    result, adapted = _adapt(trial, model, images, inputs["budget"], inputs["recipe"])
+    result, adapted = _adapt(trial, model, images, inputs["recipe"])
     about = {
         **dataclasses.asdict(trial),
         "base": {"path": project_path(path), "sha256": sha256(path)},
@@ -127,61 +154,79 @@ def run(
     return {"task": name, **machine(device), "inputs": inputs, "trials": [about]}, adapted
 
 
-def settings(task: Task, images: Sequence[int] | None = None, **recipe: Any) -> dict[str, Any]:
+def _check(path: Path, config: Config, trial: Trial, task: Task) -> None:
+    """Raises ValueError unless a trial of the task starts from a model of this config."""
+    kind = "vae" if trial.model in ("vae", "wide") else trial.model
+    z_dim = PRESETS[task.base].z_dim
+    wanted = {
+        "kind": kind,
+        "seed": trial.seed,
+        "|z|": latents(PRESETS[task.base]) if trial.model == "wide" else z_dim,
+        "saw the new characters": trial.saw,
+    }
+    found = {
+        "kind": config.posterior if config.model == "rnp" else config.model,
+        "seed": config.seed,
+        "|z|": config.z_dim,
+        "saw the new characters": task.digit not in (None, *config.without),
+    }
+    if found != wanted:
+        raise ValueError(
+            f"{path} is not the model that the trial starts from: it has {found}, and should have "
+            f"{wanted}: choose another --base."
+        )
+
+
+def settings(task: Task, **recipe: Any) -> dict[str, Any]:
     """What the trials of a task have in common, but for its data: with another recipe, if told."""
+    recipe = {**transfer.RECIPE, **recipe}
     return {
-        "budget": sum(images or (task.images,)),
         "drawers": transfer.DRAWERS,
-        "shots": {"steps": list(transfer.SHOT_STEPS), **transfer.SHOT_RECIPE},
+        "shots": {**transfer.SHOT_RECIPE, "steps": list(transfer.SHOT_STEPS.values())},
         "codes": {"steps": transfer.CODE_STEPS, "rate": transfer.CODE_RATE},
-        "recipe": {**transfer.RECIPE, "jitter": task.jitter, **recipe},
+        "error_sigma2": transfer.ERROR_SIGMA2,
+        "recipe": recipe | {"images": list(recipe["images"])},
         "old": task.old,
     }
 
 
 def _adapt(
-    trial: Trial, model: ImageModel, images: Images, budget: int, recipe: dict[str, Any]
+    trial: Trial, model: ImageModel, images: Images, recipe: dict[str, Any]
 ) -> tuple[dict[str, Any], ImageModel]:
-    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`; an
-    encoder retrained on all images once more, `then_codes`, with codes that descend from its own.
-    """
+    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`."""
     if trial.condition == "none":
         return transfer.scores(model, images), model
     if trial.condition == "codes":  # which forgets nothing
-        return {"new": _codes(model, images)}, model
+        stride = len(images.new) // CODE_IMAGES or 1
+        errors = transfer.code_error(model, images.new[::stride], transfer.CODE_STEPS)
+        return {"new": transfer.summary(errors)}, model
     if trial.shots:
         adapted, validation = transfer.retrain_few(model, images.learn, trial.shots, trial.draw)
     else:
         if trial.condition == "random":
             # Not where its own training began.
             model = transfer.random_decoder(model, 1_000 + trial.seed)
-        everything = trial.condition == "everything"
-        changes = {"seed": trial.seed, "everything": everything, **recipe}
-        adapted, validation = transfer.retrain(model, images.learn, budget, **changes)
-    result = {**transfer.scores(adapted, images), "validation_sse": validation}
-    if trial.condition == "encoder" and not trial.shots:
-        result["then_codes"] = _codes(adapted, images)
-    return result, adapted
-
-
-def _codes(model: ImageModel, images: Images) -> dict[str, float]:
-    stride = len(images.new) // CODE_IMAGES or 1
-    return transfer.summary(transfer.code_error(model, images.new[::stride], transfer.CODE_STEPS))
+        changes = {"seed": trial.seed, "everything": trial.condition == "everything", **recipe}
+        if trial.condition == "error":
+            changes["sigma2"] = transfer.ERROR_SIGMA2
+        adapted, validation = transfer.retrain(model, images.learn, **changes)
+    return {**transfer.scores(adapted, images), "validation_sse": validation}, adapted
 
 
 def save_encoder(
     out: Path, name: str, trial: Trial, device: torch.device, base: str | None, changed: Sequence
 ) -> None:
-    """Run a trial, as `run` does, and save the retrained encoder with what its record says."""
-    if trial.condition != "encoder":
+    """Run a trial, as `run` does, and save the retrained encoder, and of a tree the reader, with
+    what its record says."""
+    if trial.condition not in ("inference", "error"):
         raise ValueError(f"no encoder comes out of {trial.condition!r}: give an --out of .json.")
     record, adapted = run(name, trial, device, base, changed)
     (found,), inputs = record["trials"], record["inputs"]
     about = {"task": name, "data_sha256": inputs["data"], "device": str(device)}
-    about |= {key: inputs[key] for key in ("budget", "recipe")}
+    about |= {"condition": trial.condition, "recipe": inputs["recipe"]}
     about |= {key: found[key] for key in ("seed", "code", "minutes", "validation_sse")}
     about["after"] = {key: found[key] for key in ("new", "old")}
-    checkpoints.save_encoder(out, adapted, base or TASKS[name].base, about)
+    checkpoints.save_encoder(out, adapted, base or trial.start(TASKS[name]), about)
 
 
 def collect(name: str, paths: Sequence[str | Path]) -> dict[str, Any]:
@@ -213,81 +258,97 @@ def collect(name: str, paths: Sequence[str | Path]) -> dict[str, Any]:
     }
 
 
-def of_seed(record: dict, seed: int) -> dict:
-    """A record with the trials of one seed alone."""
-    return {**record, "trials": [trial for trial in record["trials"] if trial["seed"] == seed]}
-
-
-def chosen(record: dict, model: str, condition: str, shots: int | None = None) -> list[dict]:
+def chosen(
+    record: dict, model: str, condition: str, saw: bool = False, shots: int | None = None
+) -> list[dict]:
     """The trials of a record, of whatever seeds and draws, of one model and condition."""
-    if condition == "both":
-        return [{"new": trial["then_codes"]} for trial in chosen(record, model, "encoder")]
-    wanted = {"model": model, "condition": condition, "shots": shots}
+    wanted = {"model": model, "condition": condition, "saw": saw, "shots": shots}
     return [trial for trial in record["trials"] if wanted.items() <= trial.items()]
 
 
-def mean(trials: list[dict], which: str = "new") -> tuple[float, float] | None:
-    """The SSE of the `new` or the `old` characters and its standard error: over the trials or, if
-    there is one only, over its images. None unless all trials were measured on them."""
-    if not all(which in trial for trial in trials):
+def mean(trials: list[dict], what: str = "sse", which: str = "new") -> tuple[float, float] | None:
+    """The mean of a score of the `new` or the `old` characters and its standard error: over the
+    trials or, if there is one only, over its images. None unless all trials have it."""
+    if not trials or not all(what in trial.get(which, {}) for trial in trials):
         return None
-    sses = [trial[which]["sse"] for trial in trials]
-    if len(sses) == 1:
-        return sses[0], trials[0][which]["sse_stderr"]
-    return float(np.mean(sses)), float(np.std(sses, ddof=1) / len(sses) ** 0.5)
+    values = [trial[which][what] for trial in trials]
+    if len(values) == 1:
+        return values[0], trials[0][which].get(f"{what}_stderr", float("nan"))
+    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def yardstick(record: dict) -> float:
-    """The SSE of the new characters that others are compared with: of the RNP that saw every class
-    or, where there is none, without retraining."""
-    reference = chosen(record, "reference", "none")
-    return mean(reference or chosen(record, "rnp", "none"))[0]
+    """The SSE of the new characters that the tree's is compared with: of the tree that saw every
+    class or, where there is none, of the tree without retraining."""
+    return mean(chosen(record, "tree", "none", saw=True) or chosen(record, "tree", "none"))[0]
+
+
+def groups(record: dict) -> dict[str, list[dict]]:
+    """The trials of a record by MODEL_CONDITION, MODEL_saw_CONDITION and shots_N."""
+    found = {f"{m}_{c}": chosen(record, m, c) for m in MODELS for c in CONDITIONS}
+    found |= {f"{m}_saw_{c}": chosen(record, m, c, saw=True) for m in MODELS for c in SAW}
+    found |= {f"shots_{n}": chosen(record, "tree", "inference", shots=n) for n in SHOTS}
+    return {key: trials for key, trials in found.items() if trials}
 
 
 def numbers(record: dict) -> dict[str, float]:
-    """What a figure's record keeps of this one: MODEL_CONDITION and shots_N, each a mean SSE of the
-    new characters, with _stderr, _ratio (to `yardstick`) and, of the old characters, _old."""
-    groups = {f"{m}_{c}": chosen(record, m, c) for m in MODELS for c in CONDITIONS}
-    groups |= {f"shots_{n}": chosen(record, "rnp", "encoder", n) for n in SHOTS}
+    """What a figure's record keeps of this one: for each of `groups` the mean SSE of the new
+    characters, with _stderr, _ratio (to `yardstick`), _nats and each of COSTS where they were
+    measured and, of the old characters, _old."""
     found = {}
-    for key, trials in groups.items():
-        if trials:
-            sse, stderr = mean(trials)
-            found |= {key: sse, f"{key}_stderr": stderr, f"{key}_ratio": sse / yardstick(record)}
-            if old := mean(trials, "old"):
-                found[f"{key}_old"] = old[0]
+    for key, trials in groups(record).items():
+        sse, stderr = mean(trials)
+        found |= {key: sse, f"{key}_stderr": stderr, f"{key}_ratio": sse / yardstick(record)}
+        for what in ("nats", *COSTS):
+            if cost := mean(trials, what):
+                found[f"{key}_{what}"] = cost[0]
+        if old := mean(trials, which="old"):
+            found[f"{key}_old"] = old[0]
     return found
 
 
-def table(record: dict) -> str:
-    """The conditions of a record side by side, for people."""
-    unit, row = yardstick(record), "{:42}{:>15}{:>16}{:>8}{:>7}{:>8}".format
-    lines = [row("SSE per image, mean ± s.e.", "new", "old", "n new", "seeds", "ratio")]
-    for (model, who), (condition, what) in itertools.product(MODELS.items(), CONDITIONS.items()):
-        if trials := chosen(record, model, condition):
-            new, old = mean(trials), mean(trials, "old")
-            sses = ("{:.2f} ± {:.2f}".format(*found) if found else "-" for found in (new, old))
-            n, ratio = f"{trials[0]['new']['n']:,}", f"{new[0] / unit:.2f}"
-            lines.append(row(f"{who}, {what}", *sses, n, len(trials), ratio))
-    saw = chosen(record, "reference", "none")
-    of = "that saw every class" if saw else "without retraining"
-    return "\n".join([*lines, f"ratio: to the SSE of the RNP {of}, {unit:.2f}"])
+def table(records: dict[str, dict]) -> str:
+    """By title, what new characters cost in error and nats under every condition, for people.
+
+    A star marks the least of a column in each condition.
+    """
+    lines = ["SSE per image and -ELBO (nats) of new characters, mean ± s.e.; *: the least"]
+    lines.append(f"{'':46}" + "".join(f"{title:>34}" for title in records))
+    rows = [(condition, what, False) for condition, what in CONDITIONS.items()]
+    rows += [(condition, f"saw them, {CONDITIONS[condition]}", True) for condition in SAW]
+    for condition, what, saw in rows:
+        cells = {
+            (model, title, score): mean(chosen(record, model, condition, saw), score)
+            for model in MODELS
+            for title, record in records.items()
+            for score in ("sse", "nats")
+        }
+        for model, who in MODELS.items():
+            if not any(cells[model, title, "sse"] for title in records):
+                continue
+            line, what = f"{what:30}{who:16}", ""
+            for title in records:
+                for score, width in (("sse", 18), ("nats", 16)):
+                    found = cells[model, title, score]
+                    others = (cells[m, title, score] for m in MODELS)
+                    least = found and found[0] == min(o[0] for o in others if o)
+                    decimals = 2 if score == "sse" else 1
+                    text = f"{found[0]:.{decimals}f} ± {found[1]:.{decimals}f}" if found else "-"
+                    line += f"{text}{'*' if least else ' '}".rjust(width)
+            lines.append(line)
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def beside(records: dict[str, dict]) -> str:
-    """For each title the SSE of the new characters, of the RNP and of the plain VAE treated alike,
-    and in how many conditions each is ahead."""
-    found = {title: numbers(record) for title, record in records.items()}
-    row = ("{:34}" + "{:>14}{:>12}" * len(records)).format
-    lines = ["{:34}".format("SSE per image of new characters") + "".join(f"{t:>26}" for t in found)]
-    lines.append(row("", *["RNP", "plain VAE"] * len(records)))
-    for condition, what in CONDITIONS.items():
-        keys = f"rnp_{condition}", f"vae_{condition}"
-        lines.append(row(what, *(f"{each[key]:.2f}" for each in found.values() for key in keys)))
-    for title, each in found.items():
-        ahead = [what for c, what in CONDITIONS.items() if each[f"rnp_{c}"] < each[f"vae_{c}"]]
-        lines.append(
-            f"{title}: the plain VAE is ahead in {len(CONDITIONS) - len(ahead)} of "
-            f"{len(CONDITIONS)} conditions, the RNP in: {', '.join(ahead) or 'none'}"
-        )
+def terms(record: dict) -> str:
+    """What an image of the new and of the old characters costs the tree and the plain VAE by term,
+    nats, without and with retraining of inference: where the difference lies."""
+    row = "{:42}{:>10}{:>10}{:>10}{:>10}{:>10}".format
+    lines = [row("nats an image, by term", *COSTS, "in all")]
+    for model, condition, which in itertools.product(
+        ("tree", "vae"), ("none", "inference"), ("new", "old")
+    ):
+        trials = chosen(record, model, condition)
+        if all(found := [mean(trials, what, which) for what in (*COSTS, "nats")]):
+            name = f"{MODELS[model]}, {CONDITIONS[condition]}, {which}"
+            lines.append(row(name, *(f"{value:.1f}" for value, _ in found)))
     return "\n".join(lines)

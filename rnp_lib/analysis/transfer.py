@@ -1,7 +1,8 @@
 """Transfer (section 3.3, Fig. 6): a model meets characters that it was not trained on.
 
 The paper adjusts the image encoder to them and leaves the decoder, the hypernetwork, as it is. What
-is drawn then can only be a new arrangement of what the decoder had learned to draw before.
+is drawn then can only be a new arrangement of what the decoder had learned to draw before. Of a
+tree the reader is adjusted too: with the encoder it is all that looks at images.
 """
 
 import copy
@@ -17,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rnp_lib import data
-from rnp_lib.analysis.likelihood import log_prior
+from rnp_lib.analysis.likelihood import COSTS, costs, log_prior
 from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.data.splits import FIRST_HELD
 from rnp_lib.model import build
@@ -33,19 +34,21 @@ from rnp_lib.training.trainer import Trainer
 Labelled = tuple[Tensor, Tensor]  # images (N, 1, H, W) in [0, 1] and labels int64 (N,)
 
 DRAWERS = 0.7  # share of a character's images that is learned from: those of 14 drawers of 20
-# What differs from the recipe of the model that starts, chosen on validation images of the digit 7
-# (docs/recipe.md). The part term asks for what a frozen decoder cannot learn any more, and with so
-# small a variance the prior hardly counts: the paper's objective has none.
+# What differs from the recipe of the model that starts, of every retraining of every task: chosen
+# on validation images of the digit 7, which are training images (docs/recipe.md). The part term
+# asks for what frozen programs cannot learn any more.
 RECIPE = {
+    "images": (40_000,),
     "batch_size": 64,
-    "sigma2": 1e-4,
     "part_weight": 0.0,
-    "jitter": 0.06,
+    "jitter": 0.0,
+    "drop": 0.0,
     "warmup": 100,
     "kl_warmup": 0,
 }
-# Of a retraining on few images, of which validation images choose one.
-SHOT_STEPS = (3, 10, 30, 100)
+ERROR_SIGMA2 = 1e-3  # of a pixel, where the error alone is to count: the prior hardly does
+# Of a retraining on few images: how many steps, by how many images there are.
+SHOT_STEPS = {1: 3, 5: 30, 20: 100}
 SHOT_RECIPE = {"warmup": 0, "lr": 1e-3, "adam_lr": 3e-4}
 CODE_STEPS = 50
 CODE_RATE = 0.1  # of Adam
@@ -53,41 +56,40 @@ CODE_RATE = 0.1  # of Adam
 
 @dataclass(frozen=True)
 class Task:
-    """Which model meets which characters.
+    """Which models meet which characters.
 
     Attributes:
-        base: the committed model that starts, and the preset that trains it.
+        base: the preset of the tree that starts; the committed model is of seed 0.
         digit: the class that `base` has not seen; None for the characters of a test split.
-        images: how many images a retraining sees, counting each as often as it is seen.
-        reference: the committed model that saw every class; None if there is none.
+        saw: the run that is as `base` but has seen every class; None if there is none.
+        root: the preset of the model with all chance in the root, where it has one of its own.
+        models: which models meet them, of `controls.MODELS`.
         seeds: how many models, of as many seeds, meet the characters.
-        jitter: of the images while retraining.
         old: in words, what forgetting is measured on.
     """
 
     base: str
     digit: int | None
-    images: int
-    reference: str | None = None
+    saw: str | None = None
+    root: str | None = None
+    models: tuple[str, ...] = ("tree", "vae")
     seeds: int = 1
-    jitter: float = RECIPE["jitter"]
     old: str = "held-out test images of the digits it was trained on"
 
-    @property
-    def target(self) -> float:
-        """What a retrained encoder's SSE should be at most: in SSEs of the model that saw every
-        class or, where there is none, in SSEs without retraining."""
-        return 1.3 if self.reference else 0.85
+    def targets(self) -> dict[str, float]:
+        """What the SSE after retraining should be at most, by condition: in SSEs of the tree that
+        saw every class or, where there is none, in SSEs without retraining."""
+        return {"inference": 1.3, "error": 1.1} if self.saw else {"inference": 0.85, "error": 0.85}
 
 
 TASKS = {
-    "7": Task("mnist-no7", digit=7, images=1_000_000, reference="mnist-root", seeds=3, jitter=0.08),
-    "8": Task("mnist-no8", digit=8, images=150_000, reference="mnist-root"),
+    "7": Task("mnist-no7", digit=7, saw="mnist-alphabet,images=200000"),
+    "8": Task("mnist-no8", digit=8, saw="mnist-alphabet,images=200000"),
     "omniglot": Task(
-        "omniglot-root",
+        "omniglot",
         digit=None,
-        images=600_000,
-        jitter=0.15,
+        root="omniglot-root",
+        models=("tree", "root"),
         old="training images of characters it was trained on",
     ),
 }
@@ -157,16 +159,15 @@ def hold_back(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retrain(
-    model: ImageModel, images: Tensor, budget: int, everything: bool = False, **changes
+    model: ImageModel, learn: Tensor, everything: bool = False, **changes
 ) -> tuple[ImageModel, float]:
-    """Train a copy of a model further, by the recipe it was trained by: only its image encoder,
+    """Train a copy of a model further, by the recipe it was trained by: only what looks at images,
     unless told otherwise.
 
     Args:
-        images: (N, 1, H, W), the last tenth of which is for validation.
-        budget: images seen in all.
-        everything: whether the decoder learns too.
-        changes: settings of the recipe to change; `seed`, 0 unless told, is that of the images'
+        learn: images (N, 1, H, W), the last tenth of which is for validation.
+        everything: whether what draws learns too.
+        changes: settings that differ from RECIPE; `seed`, 0 unless told, is that of the images'
             order and of the posterior's noise.
 
     Returns:
@@ -176,29 +177,28 @@ def retrain(
         TrainingStopped: the loss is not finite.
         ValueError: the images do not fill one batch.
     """
-    settings = {**RECIPE, "images": (budget,), "seed": 0, **changes}
-    model = copy.deepcopy(model)
-    model.config = dataclasses.replace(model.config, **settings)
+    model, config = copy.deepcopy(model), model.config
+    model.config = dataclasses.replace(model.config, **{**RECIPE, "seed": 0, **changes})
     if not everything:
         model.requires_grad_(False)
-        model.encoder.requires_grad_(True)
+        model.inference.requires_grad_(True)
     device = next(model.parameters()).device
-    trainer = Trainer(model.config, *hold_back(images), Path(), device, model)
+    trainer = Trainer(model.config, *hold_back(learn), Path(), device, model)
     with torch.enable_grad():
         for _ in tqdm(range(trainer.total), unit="step", disable=not sys.stderr.isatty()):
             values = trainer.train_step()
     if not values.isfinite().all():
         raise TrainingStopped("the loss or its gradient stopped being finite: try a smaller lr.")
-    return trainer.average.module.eval(), trainer.validate()
+    adapted = trainer.average.module.eval()
+    adapted.config = config  # its objective is what it was
+    return adapted, trainer.validate()
 
 
 def retrain_few(
     model: ImageModel, images: Tensor, shots: int, draw: int
 ) -> tuple[ImageModel, float]:
-    """Retrain a copy's image encoder on `shots` of the images that `retrain` would learn from.
-
-    It is retrained for each of SHOT_STEPS, and kept as the validation images like it best: what is
-    left is more than so few images could give by themselves.
+    """`retrain` a copy of a model on `shots` of the images that `retrain` would learn from, for
+    SHOT_STEPS.
 
     Args:
         images: (N, 1, H, W), the last tenth of which is for validation.
@@ -212,17 +212,15 @@ def retrain_few(
     few = known[torch.randperm(len(known), generator=generator)[:shots]]
     # Copies fill the batches: they differ in the posterior's noise.
     few = few.repeat(-(-4 * RECIPE["batch_size"] // shots), 1, 1, 1)
-    tried = []
-    for steps in SHOT_STEPS:
-        adapted, _ = retrain(model, few, steps * RECIPE["batch_size"], seed=draw, **SHOT_RECIPE)
-        tried.append((adapted, float(reconstruction_error(adapted, validation).mean())))
-    return min(tried, key=lambda pair: pair[1])
+    budget = (SHOT_STEPS[shots] * RECIPE["batch_size"],)
+    adapted, _ = retrain(model, few, images=budget, seed=draw, **SHOT_RECIPE)
+    return adapted, float(reconstruction_error(adapted, validation).mean())
 
 
 def random_decoder(model: ImageModel, seed: int) -> ImageModel:
-    """The encoder of a model with a new decoder of the same architecture, untrained."""
+    """What looks at images of a model, with all that draws new and untrained."""
     fresh = build(model.config, seed)
-    fresh.encoder.load_state_dict(model.encoder.state_dict())
+    fresh.inference.load_state_dict(model.inference.state_dict())
     return fresh.to(next(model.parameters()).device).eval()
 
 
@@ -231,7 +229,7 @@ def adjust_codes(model: ImageModel, x: Tensor, steps: int = CODE_STEPS) -> Progr
     """The second way to adapt: each image's codes by themselves, under a decoder that stays.
 
     Adam descends SSE / 2σ² - log p of all programs that are drawn, the negative log of their joint
-    density with x less a constant, with the σ² of RECIPE, from the posterior means. Nothing is
+    density with x less a constant, with ERROR_SIGMA2 as σ², from the posterior means. Nothing is
     learned: this is inference, and it starts anew with every image.
 
     Args:
@@ -255,7 +253,7 @@ def adjust_codes(model: ImageModel, x: Tensor, steps: int = CODE_STEPS) -> Progr
 
     for _ in range(steps):
         tree = drawn()
-        loss = squared_error(tree.canvas, x) / (2 * RECIPE["sigma2"]) - log_prior(tree)
+        loss = squared_error(tree.canvas, x) / (2 * ERROR_SIGMA2) - log_prior(tree)
         grads = torch.autograd.grad(loss.sum(), codes)
         for code, grad in zip(codes, grads, strict=True):
             code.grad = grad
@@ -273,12 +271,23 @@ def code_error(model: ImageModel, images: Tensor, steps: int = CODE_STEPS) -> Te
     return batched(error, images, size=250)
 
 
-def summary(errors: Tensor) -> dict[str, float]:
-    """SSEs of n images (n,): n, their mean `sse` and its standard error `sse_stderr`."""
-    return {"n": len(errors)} | mean_and_error("sse", errors)
+def summary(errors: Tensor, spent: Tensor | None = None) -> dict[str, float]:
+    """Of n images: n, the mean `sse` of their SSEs (n,) and its standard error `sse_stderr`; with
+    what they cost, (n, 4) as from `costs`, also the mean of each cost and of their sum, `nats`."""
+    found = {"n": len(errors)} | mean_and_error("sse", errors)
+    if spent is not None:
+        found |= mean_and_error("nats", spent.sum(1))
+        found |= dict(zip(COSTS, spent.mean(0).tolist(), strict=True))
+    return found
 
 
 def scores(model: ImageModel, images: Images) -> dict[str, dict[str, float]]:
-    """`summary` of a model on the images of the new and of the old characters."""
+    """`summary` of a model on the images of the new and of the old characters.
+
+    Nats are those of the model's own objective, whatever σ² it was retrained with.
+    """
     found = {"new": images.new, "old": images.old}
-    return {which: summary(reconstruction_error(model, x)) for which, x in found.items()}
+    return {
+        which: summary(reconstruction_error(model, x), costs(model, x))
+        for which, x in found.items()
+    }

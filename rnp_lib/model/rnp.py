@@ -29,6 +29,14 @@ class ImageModel(nn.Module):
         encoder = ENCODERS[config.encoder]
         self.encoder = encoder(config.image_size, 2 * config.z_dim, config.channels)
 
+    @property
+    def inference(self) -> nn.ModuleDict:
+        """What looks at images, by name: the encoder and, of a tree, the reader. All else draws."""
+        parts = {"encoder": self.encoder}
+        if self.config.posterior == "tree":
+            parts["reader"] = self.reader
+        return nn.ModuleDict(parts)
+
     def images(self, x: Tensor | np.ndarray) -> Tensor:
         """Images as the model takes them: (B, C, H, W) of its type, on its device, in [0, 1].
 

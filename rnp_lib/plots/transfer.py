@@ -8,74 +8,64 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
-from rnp_lib.analysis.controls import CONDITIONS, MODELS, SHOTS, chosen, mean, yardstick
+from rnp_lib.analysis.controls import CONDITIONS, MODELS, SAW, SHOTS, chosen, mean, yardstick
 from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.model.tree import ProgramTree
 from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey, grid, show, turn_colour
 
 WIDTH = 8  # inches
 LOOKS = {
-    "rnp": {"color": "k", "marker": "o"},
-    "vae": {"color": COLOURS[4], "marker": "s"},
-    "reference": {"color": COLOURS[1], "marker": "D"},
+    "tree": {"color": "k", "marker": "o"},
+    "root": {"color": COLOURS[0], "marker": "^"},
+    "vae": {"color": COLOURS[3], "marker": "s"},
+    "wide": {"color": COLOURS[1], "marker": "D"},
 }
-NEW = {"linestyle": "", "markersize": 5, "elinewidth": 0.9}
-OLD = {**NEW, "markerfacecolor": "white", "markersize": 4, "alpha": 0.8}
-TARGET = {"color": "0.6", "linestyle": "--", "linewidth": 0.9}
+NEW = {"linestyle": "", "markersize": 4.5, "elinewidth": 0.9}
+OLD = {**NEW, "markerfacecolor": "white", "markersize": 3.5, "alpha": 0.8}
+TARGET = {"color": "0.4", "linewidth": 1.2}
+SCORES = {"sse": "SSE per image", "nats": "−ELBO, nats"}
 
 
 @plt.rc_context(STYLE)
 def controls(records: dict[str, dict]) -> Figure:
-    """For each title the SSE under every condition, of new characters, of old ones where they were
-    measured, and the target.
+    """For each title the SSE and the −ELBO under every condition, of new characters, of old ones
+    where they were measured, and the targets.
 
     Args:
         records: of tasks, as `controls.collect` returns them.
     """
-    figure, axes = grid(1, len(records), WIDTH, 2.9)
-    for cell, (title, record) in zip(axes[0], records.items(), strict=True):
-        for model, shift in zip(MODELS, (-0.22, 0, 0.22), strict=True):
-            for row, condition in enumerate(CONDITIONS):
-                trials = chosen(record, model, condition)
-                for which, look in (("old", OLD), ("new", NEW)):
-                    if trials and (found := mean(trials, which)):
-                        place = {"y": row + shift, "xerr": found[1]}
-                        cell.errorbar(found[0], **place, **LOOKS[model], **look)
-        cell.axvline(TASKS[record["task"]].target * yardstick(record), **TARGET, zorder=0)
-        cell.set(title=title, xscale="log", xlabel="SSE per image", axisbelow=True)
-        cell.set(yticks=range(len(CONDITIONS)), ylim=(len(CONDITIONS) - 0.5, -0.5), yticklabels=[])
-        cell.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        cell.xaxis.set_major_formatter("{x:g}")
-        cell.xaxis.set_minor_formatter("")
-        cell.grid(axis="x", color="0.93", linewidth=0.6)
-    axes[0, 0].set_yticklabels(CONDITIONS.values())
-    looks = {name: {"linestyle": "", **LOOKS[model]} for model, name in MODELS.items()}
-    looks["hollow: old characters"] = looks["RNP"] | {"markerfacecolor": "white"}
-    looks["target"] = TARGET
+    rows = [(condition, False, what) for condition, what in CONDITIONS.items()]
+    rows += [(condition, True, f"saw them, {CONDITIONS[condition]}") for condition in SAW]
+    figure, axes = grid(2, len(records), WIDTH, 3.1)
+    for column, (title, record) in zip(axes.T, records.items(), strict=True):
+        column[0].set_title(title)
+        for cell, (score, label) in zip(column, SCORES.items(), strict=True):
+            for (model, look), shift in zip(LOOKS.items(), (-0.27, -0.09, 0.09, 0.27), strict=True):
+                for row, (condition, saw, _) in enumerate(rows):
+                    trials = chosen(record, model, condition, saw)
+                    for which, filled in (("old", OLD), ("new", NEW)):
+                        if found := mean(trials, score, which):
+                            place = {"y": row + shift, "xerr": found[1]}
+                            cell.errorbar(found[0], **place, **look, **filled)
+            cell.set(xscale="log", xlabel=label, axisbelow=True, yticks=range(len(rows)))
+            cell.set(ylim=(len(rows) - 0.5, -0.5), yticklabels=[])
+            cell.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            cell.xaxis.set_major_formatter("{x:g}")
+            cell.xaxis.set_minor_formatter("")
+            cell.grid(axis="x", color="0.93", linewidth=0.6)
+            for row in range(len(rows) - 1):
+                cell.axhline(row + 0.5, color="0.93", linewidth=0.6)
+        for row, (condition, saw, _) in enumerate(rows):
+            if not saw and (target := TASKS[record["task"]].targets().get(condition)):
+                column[0].vlines(target * yardstick(record), row - 0.45, row + 0.45, **TARGET)
+    for cell in axes[:, 0]:
+        cell.set_yticklabels([what for *_, what in rows])
+    looks = {MODELS[model]: {"linestyle": "", **look} for model, look in LOOKS.items()}
+    looks["hollow: old characters"] = looks[MODELS["tree"]] | {"markerfacecolor": "white"}
+    looks["target of the tree"] = {**TARGET, "linestyle": "", "marker": "|", "markersize": 9}
     keys = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-    place = {"loc": "outside upper center", "ncols": len(keys)}
-    figure.legend(handles=keys, frameon=False, fontsize=8, **place)
-    return figure
-
-
-@plt.rc_context(STYLE)
-def budgets(record: dict) -> Figure:
-    """How an encoder's error on a new digit falls with the images that it learns from.
-
-    Args:
-        record: figures/transfer_7_budgets.json, ratios of three seeds for each budget.
-    """
-    images = [budget["images"] / 1000 for budget in record["budgets"]]
-    ratios = np.array([budget["ratios"] for budget in record["budgets"]])
-    figure, ((axes,),) = grid(1, 1, 3.6, 2.4)
-    axes.plot(images, ratios, "o-", color="0.6", markersize=3, linewidth=0.8)
-    stderr = ratios.std(1, ddof=1) / ratios.shape[1] ** 0.5
-    axes.errorbar(images, ratios.mean(1), stderr, color="k", label="mean ± s.e. of seeds")
-    axes.axhline(record["target"], **TARGET, label="target")
-    axes.set(xlabel="images the encoder learns from, thousands", xlim=0)
-    axes.set_ylabel("SSE of 7s / of the\nmodel that saw them")
-    axes.set_ylim(top=ratios.max() + 0.08)
-    axes.legend(frameon=False, loc="upper right")
+    place = {"loc": "outside upper center", "ncols": len(keys), "columnspacing": 1.2}
+    figure.legend(handles=keys, frameon=False, fontsize=7.5, **place)
     return figure
 
 
@@ -85,7 +75,7 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
 
     Args:
         drawn: by title, pictures (B, 1, H, W) of the same B images.
-        records: of digits, by the name of their curve; with the trials of one seed.
+        records: of digits, by the name of their curve.
     """
     rows = [grey(pictures) for pictures in drawn.values()]
     figure = plt.figure(figsize=(WIDTH, 0.6 * len(rows[0]) + 0.3), layout="constrained")
@@ -99,18 +89,18 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
     axes = right.add_subplot()
     ticks = ["none", *map(str, SHOTS), "all"]
     for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-        every = [chosen(record, "rnp", "none")]
-        every += [chosen(record, "rnp", "encoder", n) for n in (*SHOTS, None)]
+        every = [chosen(record, "tree", "none")]
+        every += [chosen(record, "tree", "inference", shots=n) for n in (*SHOTS, None)]
         sses, stderrs = zip(*map(mean, every), strict=True)
         line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1}
         axes.errorbar(range(len(ticks)), sses, stderrs, **line, label=name)
-        codes, _ = mean(chosen(record, "rnp", "codes"))
+        codes, _ = mean(chosen(record, "tree", "codes"))
         for height, dash in ((codes, "--"), (yardstick(record), ":")):
             axes.axhline(height, color=colour, linestyle=dash, linewidth=0.9)
     axes.set(xticks=range(len(ticks)), xticklabels=ticks, ylim=0, ylabel="SSE per image")
-    axes.set_xlabel("images of the digit that the encoder learns from")
+    axes.set_xlabel("images of the digit that inference learns from")
     handles, _ = axes.get_legend_handles_labels()
-    for dash, name in (("--", "codes alone"), (":", "model that saw every digit")):
+    for dash, name in (("--", "codes by descent"), (":", "tree that saw every digit")):
         handles.append(Line2D([], [], color="0.3", linewidth=0.9, linestyle=dash, label=name))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
     axes.legend(handles=handles, frameon=False, fontsize=8, **place)

@@ -48,7 +48,6 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig6d_controls",
         "fig6e_reuse",
         "fig6f_shots",
-        "fig6g_budgets",
     ),
     "06_explore": (),
     "07_grammar": (
