@@ -18,7 +18,8 @@ from rnp_lib.model import build
 from rnp_lib.model.rnp import ImageModel
 
 FORMAT = "rnp-model-1"  # changes whenever an older reader could not make sense of a newer file
-ENCODER_FORMAT = "rnp-encoder-2"  # 1 held no reader
+ENCODER_FORMAT = "rnp-encoder-3"  # 1 held no reader, 2 was of float16
+SCALE = ".scale"  # what the name of a weight stored as int8 gets for that of its scale
 DIRECTORY = ROOT / "checkpoints"
 # What files of other formats hold, by the word in their format's name.
 KINDS = {
@@ -118,10 +119,33 @@ def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
 
 
 def save_encoder(path: str | Path, model: ImageModel, base: str | Path, metadata: dict) -> None:
-    """Save what looks at images in `model`, its encoder and its reader, as float16, for use with
-    the rest of the model `base`."""
+    """Save what looks at images in `model`, its encoder and its reader, for use with the rest of the
+    model `base`: matrices as int8 with a scale for each row, half of float16."""
     about = {"base": Path(base).stem, "base_sha256": sha256(find(base)), **metadata}
-    write(path, ENCODER_FORMAT, deepcopy(model.inference).half().state_dict(), about)
+    write(path, ENCODER_FORMAT, _as_int8(model.inference.state_dict()), about)
+
+
+def _as_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each tensor of two dimensions or more, int8 and, under its name and SCALE, the float32 that
+    each of its rows is in units of; other tensors as they are."""
+    stored = {}
+    for name, weight in weights.items():
+        if weight.dim() < 2:
+            stored[name] = weight
+            continue
+        scale = weight.abs().flatten(1).amax(1).clamp_min(torch.finfo(weight.dtype).tiny) / 127
+        scale = scale.reshape(-1, *[1] * (weight.dim() - 1))
+        stored[name], stored[name + SCALE] = (weight / scale).round().to(torch.int8), scale
+    return stored
+
+
+def _from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `_as_int8`, but for what rounding took."""
+    return {
+        name: tensor * stored[name + SCALE] if name + SCALE in stored else tensor
+        for name, tensor in stored.items()
+        if not name.endswith(SCALE)
+    }
 
 
 def find(name: str | Path) -> Path:
@@ -188,5 +212,5 @@ def load_encoder(
             "other weights: `rnp transfer` retrains an encoder."
         )
     model = load(base, device)
-    model.inference.load_state_dict(tensors)
+    model.inference.load_state_dict(_from_int8(tensors))
     return model

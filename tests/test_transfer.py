@@ -329,8 +329,13 @@ def test_an_encoder_comes_back_with_its_base_and_with_no_other(posterior, images
 
     loaded = checkpoints.load_encoder(path, base)
     assert same(parameters(loaded, False), parameters(start, False))
-    halved = {k: v.half().float() for k, v in parameters(adapted, True).items()}
-    assert same(parameters(loaded, True), halved)
+    for name, weight in parameters(adapted, True).items():
+        off = (parameters(loaded, True)[name] - weight).abs()
+        if weight.dim() < 2:
+            assert not off.any(), name
+        else:  # at most half of what a row is in units of
+            largest, worst = (x.abs().flatten(1).amax(1) for x in (weight, off))
+            assert (worst <= largest * (0.51 / 127)).all(), name
     assert not loaded.training
     about = checkpoints.metadata(path, checkpoints.ENCODER_FORMAT)
     assert (about["base"], about["task"]) == ("base", "7")
