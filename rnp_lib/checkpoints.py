@@ -119,15 +119,15 @@ def save(path: str | Path, model: ImageModel, metadata: dict) -> None:
 
 
 def save_encoder(path: str | Path, model: ImageModel, base: str | Path, metadata: dict) -> None:
-    """Save what looks at images in `model`, its encoder and its reader, for use with the rest of the
-    model `base`: matrices as int8 with a scale for each row, half of float16."""
+    """Save what looks at images in `model`, its encoder and its reader, for use with the rest of
+    the model `base`: matrices as int8 with a scale for each row, half of float16."""
     about = {"base": Path(base).stem, "base_sha256": sha256(find(base)), **metadata}
     write(path, ENCODER_FORMAT, _as_int8(model.inference.state_dict()), about)
 
 
 def _as_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of each tensor of two dimensions or more, int8 and, under its name and SCALE, the float32 that
-    each of its rows is in units of; other tensors as they are."""
+    """Of each tensor of two dimensions or more, int8 and, under its name and SCALE, the float32
+    that each of its rows is in units of; other tensors as they are."""
     stored = {}
     for name, weight in weights.items():
         if weight.dim() < 2:
