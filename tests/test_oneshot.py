@@ -84,27 +84,30 @@ def test_a_code_is_all_numbers_of_a_tree_and_first_that_of_the_image_itself(post
     assert read.equal(oneshot.readings(code, images, copies=3, seed=0))
 
 
-def test_wrong_is_the_share_of_new_images_given_to_another_character():
+def test_errors_are_shares_of_wrong_answers_over_runs():
     known = torch.tensor([[0.0], [1], [2], [3]])
     run = Run(known, torch.tensor([[2.1], [0.1], [3.1], [3.2]]), torch.tensor([2, 0, 1, 3]))
-    assert oneshot.wrong([run, run], oneshot.minus_distance).tolist() == [0.25, 0.25]
+    given = oneshot.nearest([run, run], oneshot.minus_distance)
+    assert [each.tolist() for each in given] == [[2, 0, 3, 3]] * 2
+    right = [run.labels, torch.tensor([2, 0, 0, 0])]
+    found = oneshot.errors({"near": given, "other": right}, [run, run], against="near")
+    assert (found["n"], found["runs"]) == (8, 2)
+    assert (found["error_near"], found["error_near_stderr"]) == (0.25, 0)
+    assert (found["error_other"], found["error_other_stderr"]) == (0.25, 0.25)
+    assert (found["less_other"], found["less_other_stderr"]) == (0, 0.25)
 
 
-def test_runs_of_characters_that_differ_are_right_and_errors_are_over_runs():
+def test_characters_that_differ_in_what_was_learned_are_told_apart(monkeypatch):
+    """Loud numbers that say nothing of the character are learned to be noise."""
+    monkeypatch.setattr(oneshot, "MOVED", 0.0)
     torch.manual_seed(0)
-    marks = torch.rand(30, 1, 1, 12, 12).expand(30, 6, 1, 12, 12)
-    noisy = (marks + 0.02 * torch.randn(marks.shape)).clamp(0, 1)
-    labels = torch.arange(10).repeat_interleave(6)
-    drawn = runs.drawn(noisy[20:].flatten(0, 1), labels, n=3, seed=1, way=5)
-    found = oneshot.compare(
-        drawn, noisy[:20], {"pixels": oneshot.pixels, "blind": lambda x: x[:, 0, :1, 0]}, "pixels"
-    )
-    assert (found["n"], found["runs"]) == (15, 3)
-    assert found["error_pixels"] == found["error_pixels_distance"] == 0
-    blind = found["error_blind"]
-    assert blind > 0.2
-    assert found["less_blind"] == pytest.approx(blind)
-    assert found["less_blind_stderr"] == pytest.approx(found["error_blind_stderr"])
+    marks = torch.rand(60, 1, 1, 4, 4).expand(60, 6, 1, 4, 4)
+    loud = torch.cat([0.3 * marks, torch.rand(60, 6, 1, 12, 4)], -2)
+    labels = torch.arange(20).repeat_interleave(6)
+    drawn = runs.drawn(loud[40:].flatten(0, 1), labels, n=4, seed=1, way=10)
+    by_nats, by_distance = oneshot.answers(drawn, loud[:40], oneshot.pixels)
+    found = oneshot.errors({"nats": by_nats, "distance": by_distance}, drawn, "nats")
+    assert found["error_nats"] < 0.3 < 0.5 < found["error_distance"]
 
 
 def test_runs_are_drawn_of_two_drawers_and_again_by_seed():

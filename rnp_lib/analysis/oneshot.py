@@ -26,6 +26,11 @@ MOVED = 0.15  # by how much an image is distorted to be read again, as of `jitte
 LEARNED = 4  # readings of an image of the background set
 READINGS = 9  # of an image of a run
 
+# Published errors: of people and of a model that learns from pen strokes and fits them to images of
+# 105x105 (Lake et al. 2015); of one that draws strokes of its own, and of AIR as they trained it
+# (Liang et al. 2022). All models search for each pair of images.
+PUBLISHED = {"error_people": 0.045, "error_bpl": 0.033, "error_dood": 0.265, "error_air": 0.855}
+
 # From images (N, 1, H, W) to as many vectors of numbers, (N, D), float64.
 Code = Callable[[Tensor], Tensor]
 
@@ -87,6 +92,12 @@ def code(model: ImageModel) -> Code:
     return lambda images: batched(lambda x: numbers_of(model.parse(x)).double(), images, device)
 
 
+def root(model: ImageModel) -> Code:
+    """The program of the root alone, at the posterior mean."""
+    device = next(model.parameters()).device
+    return lambda images: batched(lambda x: model.encode(x).mean.double(), images, device)
+
+
 def pixels(images: Tensor) -> Tensor:
     """The images themselves as codes."""
     return images.flatten(1).double()
@@ -110,14 +121,12 @@ def coded(runs: Sequence[Run], code: Code) -> list[Run]:
     return [Run(*run) for run in zip(known, new, (run.labels for run in runs), strict=True)]
 
 
-def wrong(runs: Sequence[Run], near: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The share of each run's new codes whose nearest known one is of another character, (runs,).
+def nearest(runs: Sequence[Run], near: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+    """For each run of codes, which known one each new one is nearest to, int64 (n,).
 
     near: codes (N, D) and (M, D) of new and of known images -> how near they are, (N, M).
     """
-    picked = [near(run.new, run.known).argmax(1) for run in runs]
-    pairs = zip(picked, runs, strict=True)
-    return torch.stack([(one != run.labels).double().mean() for one, run in pairs])
+    return [near(run.new, run.known).argmax(1) for run in runs]
 
 
 def minus_distance(new: Tensor, known: Tensor) -> Tensor:
@@ -125,31 +134,43 @@ def minus_distance(new: Tensor, known: Tensor) -> Tensor:
     return -torch.cdist(new, known)
 
 
-def compare(
-    runs: Sequence[Run], background: Tensor, codes: dict[str, Code], against: str
-) -> dict[str, float]:
-    """How often the nearest known image is of the wrong character, for codes by name.
+def answers(
+    runs: Sequence[Run], background: Tensor, code: Code
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What new images of runs are taken for, by nats and by the distance of their codes.
 
     Args:
         background: images (C, n, 1, H, W) of other characters, n drawings of each: on their
             readings, LEARNED of each, it is learned how codes vary.
+    """
+    learned = readings(code, background.flatten(0, 1), LEARNED, seed=2)
+    variation = Variation.fit(learned.unflatten(0, background.shape[:2]).flatten(1, 2))
+    known = coded(runs, code)
+    return nearest(known, variation.nats), nearest(known, minus_distance)
+
+
+def errors(found: dict[str, list[Tensor]], runs: Sequence[Run], against: str) -> dict[str, float]:
+    """How many of the answers, by the name of who gave them, are wrong.
+
+    Args:
         against: a name; by how much it errs less than the others is given too.
 
     Returns:
-        error_NAME, by nats, and error_NAME_distance, by the distance of codes, where nothing is
-        learned; less_ of each. Means over runs, each with its standard error over them, `_stderr`;
-        of differences, of pairs.
+        n questions of `runs`; error_NAME, and less_NAME. Means over runs, each with its standard
+        error over them, `_stderr`; of differences, of pairs.
     """
-    errors = {}
-    for name, code in codes.items():
-        learned = readings(code, background.flatten(0, 1), LEARNED, seed=2)
-        learned = learned.unflatten(0, background.shape[:2]).flatten(1, 2)
-        known = coded(runs, code)
-        errors[name] = wrong(known, Variation.fit(learned).nats)
-        errors[f"{name}_distance"] = wrong(known, minus_distance)
-    found = {"n": sum(len(run.labels) for run in runs), "runs": len(runs)}
-    for name, shares in errors.items():
-        found |= mean_and_error(f"error_{name}", shares)
+    shares = {
+        name: torch.stack(
+            [
+                (given != run.labels).double().mean()
+                for given, run in zip(of_runs, runs, strict=True)
+            ]
+        )
+        for name, of_runs in found.items()
+    }
+    numbers = {"n": sum(len(run.labels) for run in runs), "runs": len(runs)}
+    for name, wrong in shares.items():
+        numbers |= mean_and_error(f"error_{name}", wrong)
         if name != against:
-            found |= mean_and_error(f"less_{name}", shares - errors[against])
-    return found
+            numbers |= mean_and_error(f"less_{name}", wrong - shares[against])
+    return numbers
