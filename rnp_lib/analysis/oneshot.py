@@ -28,7 +28,7 @@ READINGS = 9  # of an image of a run
 
 # Published errors: of people and of a model that learns from pen strokes and fits them to images of
 # 105x105 (Lake et al. 2015); of one that draws strokes of its own, and of AIR as they trained it
-# (Liang et al. 2022). All models search for each pair of images.
+# (Liang et al. 2022). Their protocols differ: docs/evaluation.md.
 PUBLISHED = {"error_people": 0.045, "error_bpl": 0.033, "error_dood": 0.265, "error_air": 0.855}
 
 # From images (N, 1, H, W) to as many vectors of numbers, (N, D), float64.
