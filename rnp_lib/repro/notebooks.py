@@ -57,7 +57,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig7c_completion",
         "fig7d_surprise",
     ),
-    "08_evaluation": ("fig8a_people", "fig8a_drawings"),
+    "08_evaluation": ("fig8a_people", "fig8a_drawings", "fig8b_oneshot", "fig8b_runs"),
 }
 # Notebook -> the models that mode "paper" takes trained by the paper's recipe.
 PAPER_MODELS: dict[str, tuple[str, ...]] = {
