@@ -214,3 +214,13 @@ def test_blocks_hold_all_members_of_each_cluster():
         np.testing.assert_allclose(block[middle], picture[4, 4])
     np.testing.assert_allclose(block[side + side // 2, 3 * side + side // 2], 1)  # none there
     assert plt.get_fignums()
+
+
+def test_clusters_are_matched_to_labels_whatever_their_numbers():
+    torch.manual_seed(0)
+    middles = torch.tensor([[0.0, 0], [10, 0], [0, 10]])
+    z = torch.cat([middle + torch.randn(20, 2) for middle in middles])
+    labels = torch.tensor([7, 3, 5]).repeat_interleave(20)
+    assert topography.cluster_scores(z, labels) == {"acc": 1, "nmi": pytest.approx(1)}
+    labels[0] = 3
+    assert topography.cluster_scores(z, labels)["acc"] == pytest.approx(59 / 60)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -168,3 +169,21 @@ def clusters(z: Tensor, k: int, seed: int = 0) -> Clusters:
     spread = (np.bincount(means.labels_, own**2) / np.bincount(means.labels_)) ** 0.5
     order = spread.argsort()
     return Clusters(order.argsort()[means.labels_], distance.argmin(0)[order], spread[order])
+
+
+def cluster_scores(z: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
+    """How well k-means of vectors z (N, D), as many clusters as there are labels (N,), finds them.
+
+    Returns:
+        acc: the share of vectors whose cluster is of their label, by the best one-to-one matching
+        of the two (Hungarian); nmi: normalised mutual information of clusters and labels.
+    """
+    classes, labels = np.unique(labels.numpy(), return_inverse=True)
+    found = clusters(z, len(classes), seed).labels
+    shared = np.zeros((len(classes), len(classes)), int)
+    np.add.at(shared, (found, labels), 1)
+    matched = shared[linear_sum_assignment(shared, maximize=True)].sum()
+    return {
+        "acc": float(matched / len(labels)),
+        "nmi": float(normalized_mutual_info_score(labels, found)),
+    }

@@ -39,3 +39,43 @@ def dots(
     axes[0, 0].set_yticks(range(len(rivals)), rivals.values())
     axes[0, 0].invert_yaxis()
     return figure
+
+
+@plt.rc_context(STYLE)
+def curves(
+    found: dict[str, dict[str, dict[float, dict[str, float]]]],
+    rows: dict[str, str],
+    shares: tuple[str, ...] = (),
+) -> Figure:
+    """Scores as images change by more and more: a column for each kind of change, a row for each
+    score, a curve for each model.
+
+    Args:
+        found: by model in words, kind of change in words, and amount, scores.
+        rows: names of scores, and in words.
+        shares: those of which 0 and 1 are marked.
+    """
+    kinds = list(next(iter(found.values())))
+    figure, axes = plt.subplots(
+        len(rows),
+        len(kinds),
+        figsize=(2.4 * len(kinds), 1.8 * len(rows)),
+        sharey="row",
+        sharex="col",
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, (score, words) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(words)
+        for axis, kind in zip(row, kinds, strict=True):
+            for colour, (model, by_kind) in zip(COLOURS, found.items(), strict=False):
+                amounts = sorted(by_kind[kind])
+                values = [by_kind[kind][amount][score] for amount in amounts]
+                axis.plot(amounts, values, "o-", color=colour, markersize=3, lw=1, label=model)
+            for height in (0, 1) if score in shares else ():
+                axis.axhline(height, color="0.8", lw=0.6)
+    for axis, kind in zip(axes[-1], kinds, strict=True):
+        axis.set_xlabel(kind)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=len(names))
+    return figure

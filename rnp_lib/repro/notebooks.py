@@ -57,7 +57,14 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig7c_completion",
         "fig7d_surprise",
     ),
-    "08_evaluation": ("fig8a_people", "fig8a_drawings", "fig8b_oneshot", "fig8b_runs"),
+    "08_evaluation": (
+        "fig8a_people",
+        "fig8a_drawings",
+        "fig8b_oneshot",
+        "fig8b_runs",
+        "fig8c_equivariance",
+        "fig8d_clusters",
+    ),
 }
 # Notebook -> the models that mode "paper" takes trained by the paper's recipe.
 PAPER_MODELS: dict[str, tuple[str, ...]] = {
