@@ -87,9 +87,10 @@ def test_what_a_changed_input_went_into_is_stale_and_nothing_else(clone, request
     request.addfinalizer(lambda: path.write_bytes(before))
     change(path)
     stale = jobs(clone)
-    of_seed_0 = [t for t in controls.plan(TASKS["8"]) if t.model == "rnp"]
-    assert stale.pop("trial") == len(of_seed_0)
-    assert stale.pop("total") == len(of_seed_0) + 6
+    task = TASKS["8"]
+    start_from_it = [t for t in controls.plan(task) if t.start(task) == task.base]
+    assert stale.pop("trial") == len(start_from_it) > 0
+    assert stale.pop("total") == len(start_from_it) + 6
     one_each = ("encoder", "map", "transfer", "notebook_05_transfer", "pages", "all")
     assert stale == dict.fromkeys(one_each, 1)
 
