@@ -36,7 +36,7 @@ def controls(records: dict[str, dict]) -> Figure:
     """
     rows = [(condition, False, what) for condition, what in CONDITIONS.items()]
     rows += [(condition, True, f"saw them, {CONDITIONS[condition]}") for condition in SAW]
-    figure, axes = grid(2, len(records), WIDTH, 3.1)
+    figure, axes = grid(2, len(records), WIDTH, 4.6)
     for column, (title, record) in zip(axes.T, records.items(), strict=True):
         column[0].set_title(title)
         for cell, (score, label) in zip(column, SCORES.items(), strict=True):
@@ -60,7 +60,10 @@ def controls(records: dict[str, dict]) -> Figure:
                 column[0].vlines(target * yardstick(record), row - 0.45, row + 0.45, **TARGET)
     for cell in axes[:, 0]:
         cell.set_yticklabels([what for *_, what in rows])
-    looks = {MODELS[model]: {"linestyle": "", **look} for model, look in LOOKS.items()}
+    there = {trial["model"] for record in records.values() for trial in record["trials"]}
+    looks = {
+        MODELS[model]: {"linestyle": "", **look} for model, look in LOOKS.items() if model in there
+    }
     looks["hollow: old characters"] = looks[MODELS["tree"]] | {"markerfacecolor": "white"}
     looks["target of the tree"] = {**TARGET, "linestyle": "", "marker": "|", "markersize": 9}
     keys = [Line2D([], [], label=name, **look) for name, look in looks.items()]
