@@ -212,7 +212,7 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot):
     from rnp_lib.analysis import scores
 
     model = checkpoints.load(checkpoint)
-    if plot and model.config.model == "vae":
+    if plot and model.config.model != "rnp":
         raise ValueError("a plain VAE has no parts to draw: leave out --plot.")
     dataset = dataset or model.config.dataset
     found = {"data": dataset, **scores.on_test_images(model, dataset, iwae)}

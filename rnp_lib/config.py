@@ -48,8 +48,9 @@ class Config:
     Defaults are the recommended recipe; `presets.PRESETS["paper-mnist"]` has the paper's sizes.
     """
 
-    # vae: a plain decoder in place of the programs, to compare with.
-    model: Literal["rnp", "vae"] = "rnp"
+    # To compare with, a plain decoder in place of the programs. vae: of one vector; hvae: of two, as
+    # many numbers in all as a tree is drawn with.
+    model: Literal["rnp", "vae", "hvae"] = "rnp"
 
     # What the image says about: every program of the tree, or the root alone, all others following
     # from it (the paper).
@@ -90,6 +91,7 @@ class Config:
     # What a step sees of the one before: its child's canvas, its own patch or no picture.
     feedback: Literal["child", "own", "none"] = "none"
     hypernet: Literal["factorised", "full"] = "factorised"
+    hypernets: Literal["one", "levels"] = "one"  # for all levels, or one for each
     rank: Size = 128  # of the factorised weights
     trunk_depth: Size = 5
     trunk_width: Size = 128
@@ -106,6 +108,8 @@ class Config:
     part_term: Literal["canvas", "zoom"] = "canvas"
     part_weight: Annotated[float, Field(ge=0)] = 1.0  # lambda_part
     kl_warmup: Count = 0  # images over which the weight of the KL grows from 0 to 1
+    # Draws an image of the importance-weighted bound, by which a plain VAE can learn: see `terms`.
+    samples: Size = 1
 
     # Training
     # Images seen with the tree cut at each depth: the last entry is for all K levels, the one
@@ -147,10 +151,16 @@ class Config:
             f"a child must be smaller than its parent: extent {', '.join(wide)} with shear "
             f"{self.shear} needs 0 < min <= max < {1 / stretch:.3f}.": wide,
             f"image_size must be a multiple of 4 for the plain VAE: got {self.image_size}.": (
-                self.model == "vae" and self.image_size % 4
+                self.model != "rnp" and self.image_size % 4
             ),
             "dabs stand in for the patches of programs, which a plain VAE has not: set dabs=0.": (
-                self.model == "vae" and self.dabs
+                self.model != "rnp" and self.dabs
+            ),
+            "a hierarchical VAE draws two vectors: set posterior=tree, and two levels or more.": (
+                self.model == "hvae" and self.posterior == "root"
+            ),
+            "several samples an image train a plain VAE alone: set samples=1, or model=vae.": (
+                self.model != "vae" and self.samples > 1
             ),
             "images must list how many images each depth sees, the last one (the whole tree) "
             f"above 0: got {self.images}.": not any(self.images[-1:]),

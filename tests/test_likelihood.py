@@ -286,6 +286,41 @@ def test_with_the_true_posterior_every_sample_gives_log_p_of_x():
     torch.testing.assert_close(likelihood.iwae(weights), exact)
 
 
+@torch.no_grad()
+def test_two_vectors_are_weighed_as_one_after_the_other():
+    config = tiny.config(model="hvae", posterior="tree", sigma2=0.1)
+    vae = build(config, 0).double().eval()
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    found = likelihood.log_weights(vae, x, 1, torch.Generator().manual_seed(3))[:, 0]
+    noise = torch.randn(2, config.noise, generator=torch.Generator().manual_seed(3)).double()
+    q = vae.root(x)
+    z = q.mean + q.scale * noise[:, : config.z_dim]
+    mean, log_std = vae.predict(z).chunk(2, 1)
+    told, log_told = vae.reader(x).chunk(2, 1)
+    precision = (-2 * log_std).exp() + (-2 * log_told).exp()
+    merged = (mean * (-2 * log_std).exp() + told * (-2 * log_told).exp()) / precision
+    posterior, prior = Normal(merged, precision.rsqrt()), Normal(mean, log_std.exp())
+    each = noise[:, config.z_dim :].view(2, -1, config.noise_each)[..., :-1].flatten(1)
+    below = merged + precision.rsqrt() * each
+    assert below.shape[1] == 2 * (config.z_dim + 6)  # as many numbers as two parts of a tree
+    canvas = vae.decoder(torch.cat([z, below], 1))
+    expected = Normal(canvas, 0.1**0.5).log_prob(x).sum((1, 2, 3))
+    expected += (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).sum(1)
+    expected += (prior.log_prob(below) - posterior.log_prob(below)).sum(1)
+    torch.testing.assert_close(found, expected)
+    nats = vae.infer(x, noise).nats
+    exact = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z))).sum(1)
+    torch.testing.assert_close(nats, exact + kl_divergence(posterior, prior).sum(1))
+    # Images that nothing but the first vector is told of keep the second's prior.
+    unseen = vae.infer(x, noise, seen=torch.zeros(2).double())
+    torch.testing.assert_close(unseen.nats, exact)
+    torch.testing.assert_close(unseen.children[0].z, mean + log_std.exp() * each)
+    drawn = vae.expand(noise)
+    root, first = noise[:, : config.z_dim], drawn.children[0]
+    mean, log_std = vae.predict(root).chunk(2, 1)
+    torch.testing.assert_close(first.z, mean + log_std.exp() * each)
+
+
 def test_the_importance_weighted_bound_climbs_from_the_elbo_to_log_p_of_x():
     exact, weights = linear_weights(1.5, 1_000)
     elbo = likelihood.elbo(weights).mean()

@@ -323,9 +323,33 @@ def test_one_hypernetwork_for_any_depth(hypernet):
     assert RNP(without).step.numel() == 0
 
 
-@pytest.mark.parametrize("kind", ["rnp", "vae"])
+def test_a_hypernetwork_for_each_level_is_used_at_its_level_alone():
+    changes = dict(tau=(3, 3), extent=(0.3, 0.6), feedback="none", hypernets="levels")
+    config = dataclasses.replace(slow.SMALL, **changes)
+    model, one = RNP(config), RNP(dataclasses.replace(config, hypernets="one"))
+    assert sum(isinstance(m, HyperNetwork) for m in model.modules()) == 2
+    weights = one.state_dict()
+    split = {}
+    for name, value in weights.items():
+        rest = name.removeprefix("hypernet.")
+        names = [name] if rest == name else [f"hypernet.{i}.{rest}" for i in range(2)]
+        split |= dict.fromkeys(names, value)
+    model.load_state_dict(split)
+    z = torch.randn(2, config.z_dim)
+    before = model.decode(z)
+    assert_same(before, one.decode(z))
+    with torch.no_grad():
+        model.network(1).patch_bias += 1
+    after = model.decode(z)
+    for old, new in zip(before.children, after.children, strict=True):
+        torch.testing.assert_close(old.patch, new.patch)
+        assert (old.children[0].patch != new.children[0].patch).all()
+
+
+@pytest.mark.parametrize("kind", ["rnp", "vae", "hvae"])
 def test_a_seed_makes_the_weights_and_leaves_the_generator_alone(kind):
-    config = dataclasses.replace(slow.SMALL, model=kind)
+    changes = {"posterior": "tree", "feedback": "none"} if kind == "hvae" else {}
+    config = dataclasses.replace(slow.SMALL, model=kind, **changes)
     torch.manual_seed(5)
     expected = build(config).state_dict()
     state = torch.get_rng_state()

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import slow_reference as slow
+import tiny
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from rnp_lib.model import build
 from rnp_lib.model.objective import (
     Terms,
     canvas_part_term,
@@ -220,6 +222,24 @@ def test_gradient_of_the_loss_against_finite_differences():
 
 
 # What is reported
+
+
+def test_the_loss_of_several_draws_has_the_gradient_of_their_bound():
+    config = tiny.config(model="vae", samples=4)
+    vae = build(config, 0).double()
+    x, noise = torch.rand(3, 1, 16, 16).double(), torch.randn(3, 4 * config.z_dim).double()
+    found = terms(vae, x, noise)
+    q = vae.root(x)
+    z = torch.stack([q.mean + q.scale * eps for eps in noise.split(config.z_dim, 1)])
+    canvas = torch.stack([vae.unroll(one, 2).canvas for one in z])
+    likelihood = Normal(canvas, config.sigma2**0.5).log_prob(x).sum((2, 3, 4))
+    prior = Normal(0.0, 1.0).log_prob(z).sum(2)
+    bound = (likelihood + prior - q.log_prob(z).sum(2)).logsumexp(0) - math.log(4)
+    weights = list(vae.parameters())
+    expected = torch.autograd.grad(-bound.mean(), weights)
+    gradient = torch.autograd.grad(found.loss(config.sigma2), weights)
+    torch.testing.assert_close(gradient, expected)
+    assert (found.part == 0).all()
 
 
 def test_reconstruction_error_is_of_the_posterior_mean():

@@ -85,10 +85,24 @@ def graphs_on_a_cpu(monkeypatch):
         {"hypernet": "full", "feedback": "child", "optimiser": "adam", "part_term": "zoom"},
         {"encoder": "resnet", "kl_warmup": 80},
         {"model": "vae"},
+        {"model": "vae", "samples": 3},
+        {"model": "hvae", "drop": 0.4, "posterior": "tree"},
+        {"hypernets": "levels", "dabs": 40},
         {"dabs": 40},
         {"posterior": "tree", "prior_z": "both", "symbols": 3, "drop": 0.4},
     ],
-    ids=["recipe", "bfloat16", "paper", "batch norm, KL warm-up", "vae", "dabs", "tree"],
+    ids=[
+        "recipe",
+        "bfloat16",
+        "paper",
+        "batch norm, KL warm-up",
+        "vae",
+        "iwae",
+        "hvae",
+        "levels",
+        "dabs",
+        "tree",
+    ],
 )
 def test_replaying_a_step_trains_as_running_it(graphs_on_a_cpu, tmp_path, changes):
     c = config(images=(64, 64), warmup=4, **{"precision": "float32"} | changes)

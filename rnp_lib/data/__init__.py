@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rnp_lib.data import cache, official, sources
+from rnp_lib.data.combinations import KINDS, combinations
 from rnp_lib.data.folder import in_colour as in_colour  # for users, as `digest`
 from rnp_lib.data.folder import read_folder
 from rnp_lib.data.images import SPLITS, Arrays, resize
@@ -21,12 +22,14 @@ from rnp_lib.data.scenes import scenes
 from rnp_lib.data.sources import DataUnavailable
 from rnp_lib.data.strokes import strokes
 
-NAMES = ("mnist", "fashion", "omniglot", "strokes", "scenes")
+NAMES = ("mnist", "fashion", "omniglot", "strokes", "combinations", "scenes")
 CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 
 # The sets that are made here: split -> number of images, seed.
 STROKES = {"train": (60_000, 0), "test": (2_000, 1)}
+COMBINATIONS = {"train": (30_000, 0, KINDS[:1]), "test": (3_000, 1, KINDS)}  # and kinds
 SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
+DRAWN = {"strokes": STROKES, "combinations": COMBINATIONS}
 
 
 def load(
@@ -54,8 +57,8 @@ def load(
     if name in NAMES and channels == 3:
         images, labels = load(name, split, size)
         return paint(images, SPLITS.index(split)), labels
-    if name == "strokes":
-        images, labels = _drawn(split, size)
+    if name in DRAWN:
+        images, labels = _drawn(name, split, size)
         return images.clone(), labels.clone()
     if name == "scenes":
         images, labels = scenes(*sources.obtain("mnist")[0][split], *SCENES[split])
@@ -98,8 +101,11 @@ def fetch(name: str) -> str:
     """
     if name not in NAMES:
         raise ValueError(f"{name!r} is not one of {', '.join(NAMES)}")
-    if name == "strokes":
-        counts, where = [count for count, _ in STROKES.values()], "drawn from a seed when loaded"
+    if name in DRAWN:
+        counts, where = (
+            [count for count, *_ in DRAWN[name].values()],
+            "drawn from a seed when loaded",
+        )
     elif name == "scenes":
         counts = [count for count, _ in SCENES.values()]
         where = f"composed when loaded, of mnist {sources.obtain('mnist')[1]}"
@@ -110,10 +116,11 @@ def fetch(name: str) -> str:
 
 
 @lru_cache(maxsize=len(SPLITS))
-def _drawn(split: str, size: int) -> tuple[Tensor, Tensor]:
-    """The synthetic set, kept in memory: drawing its training split takes seconds."""
-    count, seed = STROKES[split]
-    drawn = strokes(count, seed, size)
+def _drawn(name: str, split: str, size: int) -> tuple[Tensor, Tensor]:
+    """A synthetic set, kept in memory: drawing its training split takes seconds."""
+    if name == "combinations":
+        return combinations(*COMBINATIONS[split], size)
+    drawn = strokes(*STROKES[split], size)
     return drawn.images, drawn.labels
 
 

@@ -64,10 +64,10 @@ def strokes(n: int, seed: int = 0, size: int = 28) -> StrokeSet:
     chunks, drawn = [], 0
     while drawn < n:
         arcs, exists, pen = _characters(generator)
-        chunk = _render(arcs, exists, pen, 28)
+        chunk = render(arcs, exists, pen, 28)
         keep = _all_visible(chunk)  # judged at one size, so that every size has the same characters
         if size != 28:
-            chunk = _render(arcs, exists, pen, size)
+            chunk = render(arcs, exists, pen, size)
         chunks.append(StrokeSet(*(field[keep] for field in chunk)))
         drawn += len(chunks[-1].labels)
     return StrokeSet(*(torch.cat(field)[:n] for field in zip(*chunks, strict=True)))
@@ -176,7 +176,7 @@ def _fit(arcs: Arcs, points: Tensor, generator: torch.Generator) -> Arcs:
     )
 
 
-def _render(arcs: Arcs, exists: Tensor, pen: Tensor, size: int) -> StrokeSet:
+def render(arcs: Arcs, exists: Tensor, pen: Tensor, size: int) -> StrokeSet:
     """Draw arcs [n, stroke, sub-part] with pens [n]: one pixel of blur at the edge of the ink."""
     n = len(pen)
     distance = torch.full((n, MOST * MOST, size * size), math.inf)

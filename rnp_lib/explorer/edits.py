@@ -76,7 +76,8 @@ def _adopt(model: RNP, tree: ProgramTree, path: TreePath, new: ProgramTree) -> P
     if not path:
         return transplant(tree, path, new)
     # A program's own patch is decoded by its parent: so is all that a leaf draws.
-    parent = model.hypernet(tree.at(path[:-1]).z)
+    above = tree.at(path[:-1])
+    parent = model.network(above.level)(above.z)
     patch = parent.patch(new.z.unsqueeze(1)).view_as(tree.at(path).patch)
     canvas = new.canvas if new.children else patch
     return transplant(tree, path, replace(new, patch=patch, canvas=canvas))

@@ -4,9 +4,9 @@ import torch
 
 from rnp_lib.config import Config
 from rnp_lib.model.rnp import RNP, ImageModel
-from rnp_lib.model.vae import PlainVAE
+from rnp_lib.model.vae import HierarchicalVAE, PlainVAE
 
-MODELS = {"rnp": RNP, "vae": PlainVAE}
+MODELS = {"rnp": RNP, "vae": PlainVAE, "hvae": HierarchicalVAE}
 
 
 def build(config: Config, seed: int | None = None) -> ImageModel:

@@ -72,20 +72,39 @@ PART_TERMS = {"canvas": canvas_part_term, "zoom": zoom_part_term}
 def terms(
     model: ImageModel, x: Tensor, noise: Tensor, until: int = 0, seen: Tensor | None = None
 ) -> Terms:
-    """One sample of the objective for images x (B, C, H, W).
+    """One sample of the objective for images x (B, C, H, W), or of the importance-weighted bound.
 
     The part term is 0 where the model's config gives it no weight.
 
     Args:
-        noise: from N(0, I), (B, `config.noise`).
+        noise: from N(0, I), (B, `config.samples` · `config.noise`).
         until: the level at which the tree is cut, its programs decoded directly.
         seen: (B,), 0 for images whose programs below the root keep their prior, else 1.
     """
+    if model.config.samples > 1:
+        return importance_weighted_terms(model, x, noise)
     tree = model.infer(x, noise, until, seen)
     sse = squared_error(tree.canvas, x)
     weighs = model.config.part_weight > 0  # else its cuts need not be drawn
     part = PART_TERMS[model.config.part_term](tree, x) if weighs else torch.zeros_like(sse)
     return Terms(sse, tree.nats, part)
+
+
+def importance_weighted_terms(model: ImageModel, x: Tensor, noise: Tensor) -> Terms:
+    """Terms of a plain VAE whose loss has the gradient of the bound of k draws (Burda et al. 2016).
+
+    Each draw counts by its share of the weights p(x, z) / q(z | x), taken as constant (their Eq. 14),
+    and its KL is log q - log p there.
+    """
+    q = model.root(x)
+    draws = noise.unflatten(1, (model.config.samples, -1))  # (B, k, |z|)
+    z = q.mean[:, None] + q.scale[:, None] * draws
+    canvas = model.unroll(z.flatten(0, 1), model.config.depth).canvas
+    sse = squared_error(canvas, x.repeat_interleave(draws.shape[1], 0)).view(draws.shape[:2])
+    # log N(z; mean, scale) - log N(z; 0, 1): of both the same constant.
+    kl = 0.5 * (z.square() - draws.square()).sum(-1) - q.scale.log().sum(-1)[:, None]
+    weights = (-sse / (2 * model.config.sigma2) - kl).detach().softmax(1)
+    return Terms((weights * sse).sum(1), (weights * kl).sum(1), torch.zeros_like(sse[:, 0]))
 
 
 def reconstruction_error(model: ImageModel, images: Tensor, until: int = 0) -> Tensor:

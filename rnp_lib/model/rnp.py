@@ -170,7 +170,9 @@ class RNP(ImageModel):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.hypernet = HyperNetwork(config)
+        count = 1 if config.hypernets == "one" else config.depth
+        nets = [HyperNetwork(config) for _ in range(count)]
+        self.hypernet = nets[0] if count == 1 else nn.ModuleList(nets)
         steps = max(config.tau) if config.step_vector else 0
         vectors = 0.1 * torch.randn(steps, E_DIM)
         self.step = nn.Parameter(vectors, requires_grad=config.step_vector)
@@ -183,6 +185,11 @@ class RNP(ImageModel):
             ]
             self.reader = readers[0] if apart == 1 else nn.ModuleList(readers)
             self.grammar = Grammar(config)
+
+    def network(self, level: int) -> HyperNetwork:
+        """What makes the programs of a level, which is above 0, run."""
+        several = isinstance(self.hypernet, nn.ModuleList)
+        return self.hypernet[level - 1] if several else self.hypernet
 
     def paper(self, z: Tensor) -> Tensor | None:
         if self.config.channels == 1:
@@ -204,7 +211,7 @@ class RNP(ImageModel):
         chancy = c.posterior == "tree" and level > 1  # leaves follow from their parents
         guide = guide or Guide()
         looks = chancy and guide.looks
-        program = self.hypernet(z)
+        program = self.network(level)(z)
         x, a = program.patch_0, program.action_0  # (B, 1, P²), (B, 1, 6)
         state, policy = program.state_0, program.policy_0  # (B, 1, |z|)
         states, places, patches, children, chances = [], [], [], [], []

@@ -43,7 +43,7 @@ def inputs(path: Path) -> dict[str, str]:
 def trained_by(path: Path, config: Config) -> bool:
     """Whether a checkpoint is of a model of this config."""
     found = Config.from_dict(checkpoints.metadata(path)["config"])
-    if found.model == "vae":  # which has no windows
+    if found.model != "rnp":  # which has no windows
         found = dataclasses.replace(found, extent=config.extent)
     return found == config
 

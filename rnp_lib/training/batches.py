@@ -60,8 +60,8 @@ class Batches:
         self._epoch, self._order = -1, None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """This process's share of a step's images (B, 1, H, W) and noise (B, noise), and whether
-        they are seen below the root, (B,).
+        """This process's share of a step's images (B, 1, H, W) and noise (B, samples · noise), and
+        whether they are seen below the root, (B,).
         """
         c, device = self.config, self.images.device
         epoch, position = divmod(step, self.an_epoch)
@@ -73,7 +73,7 @@ class Batches:
         if c.jitter:
             images = jitter(images, c.jitter, self.generator(JITTER, step))
         generator = self.generator(NOISE, step)
-        noise = torch.randn(c.batch_size, c.noise, generator=generator, device=device)
+        noise = torch.randn(c.batch_size, c.samples * c.noise, generator=generator, device=device)
         chance = torch.rand(c.batch_size, generator=self.generator(SEEN, step), device=device)
         seen = (chance >= c.drop).to(noise.dtype)
         share = c.batch_size // self.world

@@ -51,7 +51,7 @@ class Step:
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.before = [torch.empty_like(p) for p in self.parameters]
         self.x = torch.empty_like(x)
-        self.noise = torch.empty(len(x), config.noise, device=x.device)
+        self.noise = torch.empty(len(x), config.samples * config.noise, device=x.device)
         self.seen = torch.ones(len(x), device=x.device)
         self.kl_weight, self.rate = torch.ones((2,), device=x.device).unbind()
         self.dtype, self.replay = dtype, replay

@@ -133,7 +133,8 @@ class Trainer:
         update.kl_weight.fill_(min(1.0, step * c.batch_size / c.kl_warmup) if c.kl_warmup else 1.0)
         update.rate.fill_(self.rate(step))
         if c.dabs:
-            self.model.hypernet.mix_in_dabs(step * c.batch_size)
+            for level in range(1, c.depth + 1):
+                self.model.network(level).mix_in_dabs(step * c.batch_size)
         values = update(c.depth - self.depth(step))
         # The average is exponential, and follows faster in the first steps.
         self.average.multi_avg_fn = get_ema_multi_avg_fn(min(c.ema, (1 + step) / (10 + step)))

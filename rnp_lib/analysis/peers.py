@@ -1,0 +1,187 @@
+"""The model beside its peers: all trained alike, on the same images, and measured alike.
+
+Settings, budgets and measures were fixed before a test image was read; docs/evaluation.md has the
+protocol. Digits are MNIST's; combinations are characters some of whose strokes never came together
+in training, or never where they lie (`data.combinations`).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rnp_lib import checkpoints, data
+from rnp_lib.analysis import oneshot, parsing, programs, sampling, topography
+from rnp_lib.analysis.classifier import load_classifier
+from rnp_lib.analysis.parsing import mean_and_error
+from rnp_lib.config import Config
+from rnp_lib.data.combinations import KINDS
+from rnp_lib.files import read_json, sha256, write_json
+from rnp_lib.model.batched import batched
+from rnp_lib.model.objective import squared_error
+from rnp_lib.model.rnp import ImageModel
+from rnp_lib.presets import PRESETS
+
+# Data set, which is also the preset that all peers of it start from -> images each is trained on.
+BUDGETS = {"mnist": 200_000, "combinations": 100_000}
+IWAE = 1_000  # samples of the bound of the first images: see `parsing.evaluate`
+SAMPLES = 10_000  # of the prior, beside as many test images
+PROBED = 10_000  # training images that probes are fitted on
+ACTIVE = 0.01  # variance of a posterior mean above which a number of the root is in use
+
+
+class Peer(NamedTuple):
+    """In words, and by what its recipe differs from the tree's."""
+
+    words: str
+    changes: dict[str, Any]
+
+
+PEERS = {
+    "tree": Peer("tree", {}),
+    "root": Peer("all chance in the root", {"posterior": "root"}),
+    "levels": Peer("a hypernetwork for each level", {"hypernets": "levels"}),
+    "one": Peer("one level of sixteen parts", {"tau": (16,)}),
+    "vae": Peer("plain VAE", {"model": "vae"}),
+    "iwae": Peer("plain VAE, trained as IWAE, k = 5", {"model": "vae", "samples": 5}),
+    "hvae": Peer("hierarchical VAE, as many numbers as the tree", {"model": "hvae"}),
+}
+
+
+class Entry(NamedTuple):
+    """One peer on one data set."""
+
+    dataset: str
+    peer: str
+
+    @property
+    def config(self) -> Config:
+        images = (BUDGETS[self.dataset],)
+        return dataclasses.replace(PRESETS[self.dataset], images=images, **PEERS[self.peer].changes)
+
+    @property
+    def folder(self) -> str:
+        """Where its run goes, below the folder of all peers."""
+        return f"{self.dataset}-{self.peer}"
+
+
+def entries() -> Iterator[Entry]:
+    """All peers on all data sets."""
+    return (Entry(dataset, peer) for dataset in BUDGETS for peer in PEERS)
+
+
+@torch.no_grad()
+def digits(model: ImageModel, samples: int = SAMPLES, iwae: int = IWAE) -> dict[str, float]:
+    """A model of MNIST on its test images, nothing of which is chosen by them.
+
+    Returns:
+        Of `parsing.evaluate`, with the bound of `iwae` samples, what concerns the whole image;
+        kl_below: nats of all that is drawn below the root; active: how many numbers of the root are
+        in use (Burda et al. 2016); latents: how many are drawn in all; acc, nmi: of k-means on
+        roots; probe, knn: accuracies of labels read from roots; sse_omniglot: of characters, which
+        the model never saw, with its standard error; legible, fid, kid, precision, recall, density,
+        coverage: of `samples` draws of the prior, beside as many test images.
+    """
+    c = model.config
+    images, labels = data.load("mnist", "test", c.image_size)
+    found = parsing.evaluate(model, images, iwae=iwae)
+    kept = ("n", "sse", "sse_root", "nats", "elbo", "iwae_nats", "iwae", "iwae_images", "kl")
+    names = [*kept, "sse_stderr", "elbo_stderr", "iwae_stderr"]
+    scores = {name: found[name] for name in names if name in found}
+    root = found.get("kl_root", found["kl"])
+    scores |= {"kl_root": root, "kl_below": found["kl"] - root}
+
+    codes = oneshot.root(model)
+    z, train = codes(images), data.load("mnist", "train", c.image_size)
+    few = [values[:PROBED] for values in train]
+    scores |= {"active": int((z.var(0) > ACTIVE).sum()), "latents": _latents(c)}
+    scores |= topography.cluster_scores(z, labels)
+    read = topography.readout((codes(few[0]), few[1]), (z, labels))
+    scores |= {name: read[name] for name in ("probe", "knn")}
+
+    characters, _ = data.load("omniglot", "test", c.image_size)
+    redrawn = squared_error(programs.redraw(model, characters), characters)
+    scores |= mean_and_error("sse_omniglot", redrawn)
+
+    reader = load_classifier("mnist")
+    drawn = programs.expand(model, model.noise(samples, seed=0)).clamp(0, 1).cpu()
+    scores["legible"] = sampling.legibility(reader, drawn)["legible"]
+    real = images[:samples]
+    close = sampling.fid_kid(reader, real, drawn)
+    scores |= {name: close[name] for name in ("fid", "kid")}
+    features = (reader.features(x).cpu() for x in (real, drawn))
+    return scores | sampling.precision_recall_density_coverage(*features)
+
+
+def _latents(config: Config) -> int:
+    """How many numbers are drawn in all, without the choices of a mixture."""
+    return config.noise - sum(config.drawn_below(config.depth))
+
+
+@torch.no_grad()
+def combined(model: ImageModel) -> dict[str, float]:
+    """A model of combinations on test characters of each kind, "seen", "pair" and "place".
+
+    Returns:
+        For each kind its n_, sse_ and nats_ (negative ELBO of one sample, without the constant);
+        for the latter two kinds rise_sse_ and rise_nats_, by how much they exceed those seen. All
+        but n with the standard error over images, `_stderr`.
+    """
+    images, labels = data.load("combinations", "test", model.config.image_size)
+    generator = torch.Generator().manual_seed(0)
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        sse = squared_error(model.infer(x).canvas, x)
+        noise = torch.randn(len(x), model.config.noise, generator=generator)
+        tree = model.infer(x, noise)
+        drawn = squared_error(tree.canvas, x) / (2 * model.config.sigma2)
+        return torch.stack([sse, drawn + tree.nats], 1).double()
+
+    scores = dict(zip(("sse", "nats"), batched(score, images).unbind(1), strict=True))
+    found: dict[str, float] = {}
+    for i, kind in enumerate(KINDS):
+        found[f"n_{kind}"] = int((labels == i).sum())
+        for name, values in scores.items():
+            found |= mean_and_error(f"{name}_{kind}", values[labels == i])
+    for name in scores:
+        seen, error = found[f"{name}_seen"], found[f"{name}_seen_stderr"]
+        for kind in KINDS[1:]:
+            found[f"rise_{name}_{kind}"] = found[f"{name}_{kind}"] - seen
+            both = found[f"{name}_{kind}_stderr"] ** 2 + error**2
+            found[f"rise_{name}_{kind}_stderr"] = both**0.5
+    return found
+
+
+MEASURES = {"mnist": digits, "combinations": combined}
+
+
+def measure(entry: Entry, path: Path) -> dict[str, Any]:
+    """A peer's scores, with how it came about: measured once, and kept beside its model as
+    scores.json. Raises ValueError for a model of another recipe."""
+    kept, digest = path.with_name("scores.json"), sha256(path)
+    if kept.is_file() and (found := read_json(kept))["sha256"] == digest:
+        return found
+    model, about = checkpoints.load(path), checkpoints.metadata(path)
+    if model.config != entry.config:
+        raise ValueError(f"{path} is of another recipe than {entry.folder} now: delete its folder.")
+    found = {
+        "sha256": digest,
+        "validation_sse": about["validation_sse"],
+        "minutes": about["minutes"],
+        "weights": sum(parameter.numel() for parameter in model.parameters()),
+        "numbers": MEASURES[entry.dataset](model),
+    }
+    write_json(kept, found)
+    return found
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """The record of all peers, whose runs are in `folder`: by data set and peer what `measure`
+    has."""
+    found: dict[str, Any] = {"budgets": BUDGETS, "seed": 0, "peers": {}}
+    for entry in entries():
+        path = folder / entry.folder / "model.safetensors"
+        found["peers"].setdefault(entry.dataset, {})[entry.peer] = measure(entry, path)
+    return found
