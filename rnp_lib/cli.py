@@ -199,18 +199,30 @@ def _write_plot(path: Path, figure) -> None:
 
 
 @commands.command("evaluate")
-@click.argument("checkpoint")
+@click.argument("checkpoint", required=False)
 @click.option("--data", "dataset", help="Data set or folder; what it was trained on if not given.")
 @click.option(
     "--iwae", type=click.IntRange(0), default=0, help="Also the bound of so many samples."
 )
 @_path_option("--json", "path", help="Also write the scores and the model's history here.")
 @_path_option("--plot", callback=_picture, help="Also draw the parses of four test images here.")
-def evaluate_command(checkpoint, dataset, iwae, path, plot):
+@_path_option(
+    "--peers",
+    callback=_folder,
+    metavar="FOLDER",
+    help="Score the tree and its peers instead, with runs in this folder: hours if none is there.",
+)
+def evaluate_command(checkpoint, dataset, iwae, path, plot, peers):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     from rnp_lib import checkpoints, data, plots
     from rnp_lib.analysis import scores
 
+    if peers:
+        if checkpoint or dataset or iwae or plot:
+            raise ValueError("--peers goes with --json alone: it has models and data of its own.")
+        return _evaluate_peers(peers, path or ROOT / "figures" / "peers.json")
+    if not checkpoint:
+        raise ValueError("name a model to score, or a folder: `rnp evaluate --peers FOLDER`.")
     model = checkpoints.load(checkpoint)
     if plot and model.config.model != "rnp":
         raise ValueError("a plain VAE has no parts to draw: leave out --plot.")
@@ -223,6 +235,19 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot):
         images, _ = data.load(dataset, "test", model.config.image_size, model.config.channels)
         spread = images[len(images) // 8 :: -(-len(images) // 4)]  # as in notebook 01
         _write_plot(plot, plots.parsing(spread, model.parse(spread)))
+
+
+def _evaluate_peers(folder: Path, path: Path) -> None:
+    from rnp_lib.analysis import peers
+    from rnp_lib.training import loop
+
+    for entry in peers.entries():
+        out = folder / entry.run
+        if not (out / "model.safetensors").is_file():
+            loop.train(entry.config, out, resume=True)
+    record = peers.collect(folder)
+    write_json(path, record)
+    click.echo(peers.table(record))
 
 
 @commands.command("compare")

@@ -48,8 +48,8 @@ class Config:
     Defaults are the recommended recipe; `presets.PRESETS["paper-mnist"]` has the paper's sizes.
     """
 
-    # To compare with, a plain decoder in place of the programs. vae: of one vector; hvae: of two, as
-    # many numbers in all as a tree is drawn with.
+    # To compare with, a plain decoder in place of the programs. vae: of one vector; hvae: of two,
+    # with as many numbers in all as a tree is drawn with.
     model: Literal["rnp", "vae", "hvae"] = "rnp"
 
     # What the image says about: every program of the tree, or the root alone, all others following

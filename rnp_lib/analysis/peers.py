@@ -62,9 +62,11 @@ class Entry(NamedTuple):
         return dataclasses.replace(PRESETS[self.dataset], images=images, **PEERS[self.peer].changes)
 
     @property
-    def folder(self) -> str:
-        """Where its run goes, below the folder of all peers."""
-        return f"{self.dataset}-{self.peer}"
+    def run(self) -> str:
+        """The folder of its run, below that of all, named by its recipe: "mnist,images=200000" is
+        `rnp train mnist --set images=200000`."""
+        changes = {"images": BUDGETS[self.dataset], **PEERS[self.peer].changes}
+        return ",".join([self.dataset, *(f"{key}={value}" for key, value in changes.items())])
 
 
 def entries() -> Iterator[Entry]:
@@ -165,7 +167,7 @@ def measure(entry: Entry, path: Path) -> dict[str, Any]:
         return found
     model, about = checkpoints.load(path), checkpoints.metadata(path)
     if model.config != entry.config:
-        raise ValueError(f"{path} is of another recipe than {entry.folder} now: delete its folder.")
+        raise ValueError(f"{path} is of another recipe than now: delete its folder.")
     found = {
         "sha256": digest,
         "validation_sse": about["validation_sse"],
@@ -182,6 +184,46 @@ def collect(folder: Path) -> dict[str, Any]:
     has."""
     found: dict[str, Any] = {"budgets": BUDGETS, "seed": 0, "peers": {}}
     for entry in entries():
-        path = folder / entry.folder / "model.safetensors"
+        path = folder / entry.run / "model.safetensors"
         found["peers"].setdefault(entry.dataset, {})[entry.peer] = measure(entry, path)
     return found
+
+
+# What `table` shows, by data set: names of numbers, and their heads.
+COLUMNS = {
+    "mnist": {
+        "sse": "SSE",
+        "nats": "-ELBO",
+        "iwae_nats": "bound",
+        "kl_root": "root",
+        "active": "active",
+        "sse_omniglot": "Omniglot",
+        "legible": "legible",
+        "fid": "FID",
+        "precision": "precision",
+        "recall": "recall",
+        "coverage": "coverage",
+        "acc": "ACC",
+        "probe": "probe",
+    },
+    "combinations": {
+        "sse_seen": "SSE seen",
+        "sse_pair": "pair",
+        "sse_place": "place",
+        "nats_seen": "nats seen",
+        "nats_pair": "pair",
+        "nats_place": "place",
+    },
+}
+
+
+def table(record: dict[str, Any]) -> str:
+    """A record as `collect` has it, as lines of text."""
+    lines = []
+    for dataset, found in record["peers"].items():
+        columns = COLUMNS[dataset]
+        lines.append(f"{dataset:46}" + "".join(f"{head:>10}" for head in columns.values()))
+        for peer, row in found.items():
+            values = (row["numbers"][name] for name in columns)
+            lines.append(f"{PEERS[peer].words:46}" + "".join(f"{value:10.3f}" for value in values))
+    return "\n".join(lines)

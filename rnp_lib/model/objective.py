@@ -93,8 +93,8 @@ def terms(
 def importance_weighted_terms(model: ImageModel, x: Tensor, noise: Tensor) -> Terms:
     """Terms of a plain VAE whose loss has the gradient of the bound of k draws (Burda et al. 2016).
 
-    Each draw counts by its share of the weights p(x, z) / q(z | x), taken as constant (their Eq. 14),
-    and its KL is log q - log p there.
+    Each draw counts by its share of the weights p(x, z) / q(z | x), taken as constant (their
+    Eq. 14), and its KL is log q - log p there.
     """
     q = model.root(x)
     draws = noise.unflatten(1, (model.config.samples, -1))  # (B, k, |z|)

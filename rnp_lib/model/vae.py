@@ -57,8 +57,8 @@ class _Message(Guide):
 
 
 class HierarchicalVAE(ImageModel):
-    """A VAE of two vectors: the first predicts the second, and an image corrects that, each counting
-    by its precision as in a tree (Sønderby et al. 2016); both are drawn from together.
+    """A VAE of two vectors: the first predicts the second, and an image corrects that, each
+    counting by its precision as in a tree (Sønderby et al. 2016); both together are decoded.
 
     The second has as many numbers as all programs and places of a tree below its root.
     """

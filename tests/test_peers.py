@@ -1,0 +1,126 @@
+"""Peers: recipes that differ in what they are named for, and measures worked out by hand."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+import torch
+from click.testing import CliRunner
+
+from rnp_lib import checkpoints, data
+from rnp_lib.analysis import parsing, peers
+from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.analysis.peers import BUDGETS, PEERS, Entry
+from rnp_lib.cli import commands
+from rnp_lib.data.combinations import combinations
+from rnp_lib.model import build
+from rnp_lib.presets import PRESETS
+
+
+def of(dataset, **changes):
+    return tiny.config(image_size=28, dataset=dataset, **changes)
+
+
+@pytest.mark.parametrize("entry", list(peers.entries()), ids=lambda entry: entry.run)
+def test_a_peer_differs_from_the_tree_in_what_it_is_named_for(entry):
+    own = entry.config.to_dict()
+    tree = PRESETS[entry.dataset].to_dict() | {"images": (BUDGETS[entry.dataset],)}
+    follows = {"posterior", "drop", "extent"}  # of a tree that draws nothing below its root
+    changes = {*PEERS[entry.peer].changes}
+    assert {key for key in own if own[key] != tree[key]} - (follows - changes) == changes
+    assert own["z_dim"] == tree["z_dim"]
+    assert own["images"] == tree["images"]
+
+
+def test_the_hierarchical_vae_draws_as_many_numbers_as_the_tree():
+    tree, vae = (peers._latents(Entry("mnist", name).config) for name in ("tree", "hvae"))
+    assert tree == vae == 32 + 4 * (32 + 6)
+    assert peers._latents(Entry("mnist", "vae").config) == 32
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Test sets of few images, and a classifier that knows nothing."""
+    generator = torch.Generator().manual_seed(0)
+    digits = torch.rand(40, 1, 28, 28, generator=generator), torch.arange(40) % 10
+    sets = dict.fromkeys(("mnist", "omniglot"), digits)
+    sets["combinations"] = combinations(60, seed=2)
+    monkeypatch.setattr(data, "load", lambda name, *_: sets[name])
+    monkeypatch.setattr(peers, "load_classifier", lambda name: Classifier(10).eval())
+    return sets
+
+
+@pytest.mark.parametrize("kind", [{"posterior": "tree"}, {"model": "vae"}])
+def test_scores_of_digits_are_those_of_the_parts_of_the_library(few, kind):
+    model = build(of("mnist", **kind), 0).eval()
+    found = peers.digits(model, samples=30, iwae=2)
+    images, _ = few["mnist"]
+    expected = parsing.evaluate(model, images, iwae=2)
+    for name in ("n", "sse", "sse_stderr", "nats", "iwae_nats", "iwae_stderr"):
+        assert found[name] == expected[name]
+    assert found["kl_root"] + found["kl_below"] == pytest.approx(expected["kl"])
+    assert (found["kl_below"] > 0) == ("posterior" in kind)
+    assert ("sse_root" in found) == ("posterior" in kind)
+    assert found["sse_omniglot"] == pytest.approx(expected["sse"])  # of the same images here
+    z = model.encode(images).mean
+    assert found["active"] == int((z.double().var(0) > 0.01).sum())
+    assert 0 <= found["probe"] <= 1
+    assert {"acc", "nmi", "knn", "legible", "fid", "kid", "recall", "coverage"} <= found.keys()
+
+
+@torch.no_grad()
+def test_combinations_are_scored_by_kind(few):
+    model = build(of("combinations", posterior="tree", sigma2=0.2), 0).eval()
+    found = peers.combined(model)
+    images, labels = few["combinations"]
+    sse = (model.parse(images).canvas - images).square().flatten(1).sum(1).double()
+    for i, kind in enumerate(("seen", "pair", "place")):
+        own = sse[labels == i]
+        assert found[f"n_{kind}"] == 20
+        assert found[f"sse_{kind}"] == pytest.approx(float(own.mean()))
+        assert found[f"sse_{kind}_stderr"] == pytest.approx(float(own.std() / 20**0.5))
+    rise = float(sse[labels == 1].mean() - sse[labels == 0].mean())
+    assert found["rise_sse_pair"] == pytest.approx(rise)
+    error = sum(float(sse[labels == i].var()) / 20 for i in (0, 1)) ** 0.5
+    assert found["rise_sse_pair_stderr"] == pytest.approx(error)
+    nats = sum(found[f"nats_{kind}"] for kind in ("seen", "pair", "place")) / 3
+    assert nats == pytest.approx(parsing.evaluate(model, images)["nats"], rel=0.05)
+
+
+def test_scores_are_measured_once_for_each_model(few, monkeypatch, tmp_path):
+    config = of("combinations")
+    monkeypatch.setitem(PRESETS, "combinations", config)
+    monkeypatch.setattr(peers, "BUDGETS", {"combinations": 160})
+    monkeypatch.setattr(peers, "PEERS", {name: PEERS[name] for name in ("tree", "vae")})
+    for entry in peers.entries():
+        path = tmp_path / entry.run / "model.safetensors"
+        path.parent.mkdir()
+        about = {"validation_sse": 1.5, "minutes": 2.0}
+        checkpoints.save(path, build(entry.config, 0), about)
+    found = peers.collect(tmp_path)
+    assert found["budgets"] == {"combinations": 160}
+    tree = found["peers"]["combinations"]["tree"]
+    assert tree["validation_sse"] == 1.5
+    assert tree["numbers"]["n_pair"] == 20
+    kept = tmp_path / "combinations,images=160" / "scores.json"
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"minutes": 7.0}))
+    assert peers.collect(tmp_path)["peers"]["combinations"]["tree"]["minutes"] == 7.0
+    other = dataclasses.replace(config, z_dim=4)
+    checkpoints.save(path, build(other, 0), about)
+    with pytest.raises(ValueError, match="another recipe than now: delete its folder"):
+        peers.collect(tmp_path)
+
+
+def test_evaluate_trains_the_peers_that_are_missing_and_scores_all(few, monkeypatch, tmp_path):
+    monkeypatch.setitem(PRESETS, "combinations", of("combinations", batch_size=16))
+    monkeypatch.setattr(peers, "BUDGETS", {"combinations": 160})
+    monkeypatch.setattr(peers, "PEERS", {name: PEERS[name] for name in ("tree", "iwae")})
+    arguments = ["evaluate", "--peers", str(tmp_path), "--json", str(tmp_path / "peers.json")]
+    first, again = (CliRunner().invoke(commands, arguments) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0, first.output
+    record = json.loads((tmp_path / "peers.json").read_text())
+    assert [*record["peers"]["combinations"]] == ["tree", "iwae"]
+    assert peers.table(record) in again.output
+    assert "plain VAE, trained as IWAE, k = 5" in again.output
+    assert "step" not in again.output  # nothing is trained twice
