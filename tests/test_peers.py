@@ -13,8 +13,10 @@ from rnp_lib.analysis import parsing, peers
 from rnp_lib.analysis.classifier import Classifier
 from rnp_lib.analysis.peers import BUDGETS, PEERS, Entry
 from rnp_lib.cli import commands
-from rnp_lib.data.combinations import combinations
+from rnp_lib.data.combinations import KINDS, combinations
 from rnp_lib.model import build
+from rnp_lib.model.rnp import ImageModel
+from rnp_lib.model.tree import ProgramTree
 from rnp_lib.presets import PRESETS
 
 
@@ -45,7 +47,8 @@ def few(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     digits = torch.rand(40, 1, 28, 28, generator=generator), torch.arange(40) % 10
     sets = dict.fromkeys(("mnist", "omniglot"), digits)
-    sets["combinations"] = combinations(60, seed=2)
+    monkeypatch.setattr(data, "COMBINATIONS", {"test": (60, 2, KINDS)})
+    sets["combinations"] = combinations(60, 2)[:2]
     monkeypatch.setattr(data, "load", lambda name, *_: sets[name])
     monkeypatch.setattr(peers, "load_classifier", lambda name: Classifier(10).eval())
     return sets
@@ -86,6 +89,35 @@ def test_combinations_are_scored_by_kind(few):
     assert found["rise_sse_pair_stderr"] == pytest.approx(error)
     nats = sum(found[f"nats_{kind}"] for kind in ("seen", "pair", "place")) / 3
     assert nats == pytest.approx(parsing.evaluate(model, images)["nats"], rel=0.05)
+
+
+class Telling(ImageModel):
+    """Has a part for every quarter; a part's program is what `told` says of the stroke there."""
+
+    def __init__(self, drawn, told):
+        super().__init__(of("combinations"))
+        self.drawn, self.told, self.at = drawn, told, 0
+
+    def parse(self, images):
+        rows, columns = torch.arange(28)[:, None] // 14, torch.arange(28) // 14
+        pictures = torch.stack([images * (rows * 2 + columns == q) for q in range(4)], 1)
+        mine = slice(self.at, self.at + len(images))
+        self.at += len(images)
+        z = torch.zeros(len(images), 4, 1)
+        z.scatter_(1, self.drawn.quarters[mine, :, None], self.told[mine, :, None])
+        children = [ProgramTree(z[:, t], pictures[:, t]) for t in range(4)]
+        return ProgramTree(z[:, 0], images, children=children, parts=pictures)
+
+
+def test_strokes_are_retrieved_by_their_programs():
+    drawn = combinations(240, 2)
+    knows = peers.retrieved(Telling(drawn, drawn.shapes.float()), drawn)
+    assert knows["retrieved"] == 1
+    assert knows["retrieved_chance"] == pytest.approx(1 / 12, abs=0.02)
+    where = drawn.quarters.float() + drawn.shapes % 2 / 10  # where it is, and nearly nothing else
+    blind = peers.retrieved(Telling(drawn, where), drawn)
+    assert blind["retrieved"] < 0.4
+    assert blind["retrieved_stderr"] > 0
 
 
 def test_scores_are_measured_once_for_each_model(few, monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ in training, or never where they lie (`data.combinations`).
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +18,11 @@ from rnp_lib.analysis import oneshot, parsing, programs, sampling, topography
 from rnp_lib.analysis.classifier import load_classifier
 from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.config import Config
-from rnp_lib.data.combinations import KINDS
+from rnp_lib.data.combinations import KINDS, STROKES, Combinations, combinations
 from rnp_lib.files import read_json, sha256, write_json
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
-from rnp_lib.model.rnp import ImageModel
+from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.presets import PRESETS
 
 # Data set, which is also the preset that all peers of it start from -> images each is trained on.
@@ -129,17 +130,19 @@ def combined(model: ImageModel) -> dict[str, float]:
     Returns:
         For each kind its n_, sse_ and nats_ (negative ELBO of one sample, without the constant);
         for the latter two kinds rise_sse_ and rise_nats_, by how much they exceed those seen. All
-        but n with the standard error over images, `_stderr`.
+        but n with the standard error over images, `_stderr`. Of models with parts also what
+        `retrieved` has.
     """
-    images, labels = data.load("combinations", "test", model.config.image_size)
+    drawn = combinations(*data.COMBINATIONS["test"], model.config.image_size)
+    images, labels = drawn.images, drawn.labels
     generator = torch.Generator().manual_seed(0)
 
     def score(x: torch.Tensor) -> torch.Tensor:
         sse = squared_error(model.infer(x).canvas, x)
         noise = torch.randn(len(x), model.config.noise, generator=generator)
         tree = model.infer(x, noise)
-        drawn = squared_error(tree.canvas, x) / (2 * model.config.sigma2)
-        return torch.stack([sse, drawn + tree.nats], 1).double()
+        error = squared_error(tree.canvas, x) / (2 * model.config.sigma2)
+        return torch.stack([sse, error + tree.nats], 1).double()
 
     scores = dict(zip(("sse", "nats"), batched(score, images).unbind(1), strict=True))
     found: dict[str, float] = {}
@@ -153,7 +156,36 @@ def combined(model: ImageModel) -> dict[str, float]:
             found[f"rise_{name}_{kind}"] = found[f"{name}_{kind}"] - seen
             both = found[f"{name}_{kind}_stderr"] ** 2 + error**2
             found[f"rise_{name}_{kind}_stderr"] = both**0.5
-    return found
+    return found | (retrieved(model, drawn) if model.config.model == "rnp" else {})
+
+
+@torch.no_grad()
+def retrieved(model: RNP, drawn: Combinations) -> dict[str, float]:
+    """Has the same stroke the same program elsewhere? A stroke's program is that of the part which
+    draws most of it, and the nearest one is sought in other characters, in other quarters.
+
+    Returns:
+        retrieved: share of strokes whose nearest is of the same shape, with its standard error over
+        characters; retrieved_chance: the share of that shape among all in other quarters.
+    """
+
+    def programs_of(index: torch.Tensor) -> torch.Tensor:
+        tree, parts = model.parse(drawn.images[index]), drawn.parts[index]
+        own = torch.stack([parts == stroke for stroke in range(STROKES)], 1).to(tree.parts.dtype)
+        inked = torch.einsum("bthw,bshw->bst", tree.parts[:, :, 0], own)
+        z = torch.stack([child.z for child in tree.children], 1)
+        return z[torch.arange(len(z))[:, None], inked.argmax(2)]  # (B, strokes, |z|)
+
+    z = batched(programs_of, torch.arange(len(drawn.images))).double()
+    shape, quarter = drawn.shapes.flatten(), drawn.quarters.flatten()
+    far = torch.cdist(z.flatten(0, 1), z.flatten(0, 1))
+    character = torch.arange(len(z)).repeat_interleave(STROKES)
+    barred = (quarter[:, None] == quarter) | (character[:, None] == character)
+    same = shape[:, None] == shape
+    right = same.gather(1, far.masked_fill(barred, math.inf).argmin(1, keepdim=True))
+    by_character = right.view(-1, STROKES).double().mean(1)
+    chance = (same & ~barred).sum() / (~barred).sum()
+    return mean_and_error("retrieved", by_character) | {"retrieved_chance": float(chance)}
 
 
 MEASURES = {"mnist": digits, "combinations": combined}

@@ -119,8 +119,9 @@ def fetch(name: str) -> str:
 def _drawn(name: str, split: str, size: int) -> tuple[Tensor, Tensor]:
     """A synthetic set, kept in memory: drawing its training split takes seconds."""
     if name == "combinations":
-        return combinations(*COMBINATIONS[split], size)
-    drawn = strokes(*STROKES[split], size)
+        drawn = combinations(*COMBINATIONS[split], size)
+    else:
+        drawn = strokes(*STROKES[split], size)
     return drawn.images, drawn.labels
 
 

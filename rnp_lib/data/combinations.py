@@ -7,11 +7,12 @@ quarters.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rnp_lib.data.strokes import CHUNK, MOST, PEN, STRAIGHT, Arcs, render
+from rnp_lib.data.strokes import CHUNK, MOST, PEN, STRAIGHT, Arcs, StrokeSet, render
 
 # Two lines or arcs joined end to end: direction of the first, how much it turns, the corner between
 # them, how much the second turns, degrees.
@@ -36,6 +37,22 @@ WANDER, TURN, GROW = 0.06, 12.0, 0.15  # at most: of a place, half canvases; deg
 KINDS = ("seen", "pair", "place")  # what is new about a test character: its label
 
 
+class Combinations(NamedTuple):
+    """n characters and what they are made of.
+
+    images: float32 (n, 1, S, S) in [0, 1], ink bright.
+    labels: int64 (n,), what is new about them, by its number in KINDS.
+    shapes, quarters: int64 (n, 3), of their strokes, which shape, and where, row by row.
+    parts: int64 (n, S, S), the stroke that each pixel belongs to, from 0; -1 without ink.
+    """
+
+    images: Tensor
+    labels: Tensor
+    shapes: Tensor
+    quarters: Tensor
+    parts: Tensor
+
+
 def held_pair(one: Tensor, other: Tensor) -> Tensor:
     """Whether two strokes, by their numbers, never come together in training."""
     apart = (one - other) % len(SHAPES)
@@ -47,18 +64,12 @@ def held_place(shape: Tensor, quarter: Tensor) -> Tensor:
     return shape % QUARTERS == quarter
 
 
-def combinations(
-    n: int, seed: int, kinds: tuple[str, ...] = KINDS, size: int = 28
-) -> tuple[Tensor, Tensor]:
+def combinations(n: int, seed: int, kinds: tuple[str, ...] = KINDS, size: int = 28) -> Combinations:
     """n characters, the kinds in turn.
 
     "pair": some two strokes that never come together in training, all in quarters where they do
     come. "place": some stroke in the quarter where it never comes, no two strokes that never come
     together. "seen": neither.
-
-    Returns:
-        images float32 (n, 1, size, size) in [0, 1], ink bright; labels int64 (n,), the kind's
-        number in KINDS.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.tensor([KINDS.index(kind) for kind in kinds])
@@ -75,8 +86,9 @@ def combinations(
     chosen = torch.empty(n, STROKES, 2, dtype=torch.int64)
     for i, count in enumerate(counts.tolist()):
         chosen[labels == i] = pools[i][:count]
-    images = torch.cat([_picture(part, generator, size) for part in chosen.split(CHUNK)])
-    return images, labels
+    drawn = [_picture(part, generator, size) for part in chosen.split(CHUNK)]
+    images, parts = (torch.cat([getattr(d, name) for d in drawn]) for name in ("images", "parts"))
+    return Combinations(images, labels, *chosen.unbind(2), parts)
 
 
 def _draw(n: int, generator: torch.Generator) -> Tensor:
@@ -86,7 +98,7 @@ def _draw(n: int, generator: torch.Generator) -> Tensor:
     return torch.stack(orders, 2)
 
 
-def _picture(chosen: Tensor, generator: torch.Generator, size: int) -> Tensor:
+def _picture(chosen: Tensor, generator: torch.Generator, size: int) -> StrokeSet:
     """Strokes in quarters (n, STROKES, 2), each a little moved, turned and resized."""
     n = len(chosen)
 
@@ -120,4 +132,4 @@ def _picture(chosen: Tensor, generator: torch.Generator, size: int) -> Tensor:
     room[:, :STROKES, :2] = True
     padded = Arcs(*(torch.zeros(n, MOST, MOST).masked_scatter(room, field) for field in arcs))
     pens = PEN[0] + (PEN[1] - PEN[0]) * (play(n) + 1) / 2
-    return render(padded, room, pens, size).images
+    return render(padded, room, pens, size)
