@@ -105,7 +105,9 @@ def test_characters_that_differ_in_what_was_learned_are_told_apart(monkeypatch):
     loud = torch.cat([0.3 * marks, torch.rand(60, 6, 1, 12, 4)], -2)
     labels = torch.arange(20).repeat_interleave(6)
     drawn = runs.drawn(loud[40:].flatten(0, 1), labels, n=4, seed=1, way=10)
-    by_nats, by_distance = oneshot.answers(drawn, loud[:40], oneshot.pixels)
+    by_nats, by_distance = oneshot.answers(
+        drawn, oneshot.learned(loud[:40], oneshot.pixels), oneshot.pixels
+    )
     found = oneshot.errors({"nats": by_nats, "distance": by_distance}, drawn, "nats")
     assert found["error_nats"] < 0.3 < 0.5 < found["error_distance"]
 

@@ -155,4 +155,10 @@ def test_evaluate_trains_the_peers_that_are_missing_and_scores_all(few, monkeypa
     assert [*record["peers"]["combinations"]] == ["tree", "iwae"]
     assert peers.table(record) in again.output
     assert "plain VAE, trained as IWAE, k = 5" in again.output
+    named, own = peers.numbers(record), record["peers"]["combinations"]["iwae"]["numbers"]
+    assert named["combinations_sse_pair_iwae"] == own["sse_pair"]
+    assert named["combinations_sse_pair_iwae_stderr"] == own["sse_pair_stderr"]
+    assert len(named) == sum(
+        len(row["numbers"]) for row in record["peers"]["combinations"].values()
+    )
     assert "step" not in again.output  # nothing is trained twice

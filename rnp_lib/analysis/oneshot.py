@@ -134,17 +134,20 @@ def minus_distance(new: Tensor, known: Tensor) -> Tensor:
     return -torch.cdist(new, known)
 
 
+def learned(background: Tensor, code: Code) -> Variation:
+    """How codes vary, on images (C, n, 1, H, W) of C characters, n drawings of each: of LEARNED
+    readings of each drawing."""
+    codes = readings(code, background.flatten(0, 1), LEARNED, seed=2)
+    return Variation.fit(codes.unflatten(0, background.shape[:2]).flatten(1, 2))
+
+
 def answers(
-    runs: Sequence[Run], background: Tensor, code: Code
+    runs: Sequence[Run], variation: Variation, code: Code
 ) -> tuple[list[Tensor], list[Tensor]]:
     """What new images of runs are taken for, by nats and by the distance of their codes.
 
-    Args:
-        background: images (C, n, 1, H, W) of other characters, n drawings of each: on their
-            readings, LEARNED of each, it is learned how codes vary.
+    variation: of such codes, as `learned` has it.
     """
-    learned = readings(code, background.flatten(0, 1), LEARNED, seed=2)
-    variation = Variation.fit(learned.unflatten(0, background.shape[:2]).flatten(1, 2))
     known = coded(runs, code)
     return nearest(known, variation.nats), nearest(known, minus_distance)
 

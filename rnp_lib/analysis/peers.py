@@ -221,6 +221,17 @@ def collect(folder: Path) -> dict[str, Any]:
     return found
 
 
+def numbers(record: dict[str, Any]) -> dict[str, float]:
+    """All scores of a record as `collect` has it: by DATASET_SCORE_PEER, and with `_stderr`."""
+    found = {}
+    for dataset, rows in record["peers"].items():
+        for peer, row in rows.items():
+            for name, value in row["numbers"].items():
+                score = name.removesuffix("_stderr")
+                found[f"{dataset}_{score}_{peer}{name[len(score) :]}"] = value
+    return found
+
+
 # What `table` shows, by data set: names of numbers, and their heads.
 COLUMNS = {
     "mnist": {

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from rnp_lib.plots.base import COLOURS, STYLE
 
@@ -78,4 +79,71 @@ def curves(
         axis.set_xlabel(kind)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=len(names))
+    return figure
+
+
+@plt.rc_context(STYLE)
+def peers(
+    numbers: dict[str, float],
+    scores: dict[str, tuple[str, bool]],
+    rivals: dict[str, str],
+    ours: int,
+    columns: int = 5,
+) -> Figure:
+    """A frame for each score, in it a dot for each rival, the better the higher.
+
+    Args:
+        numbers: as of `dots`; who has no such score is left out.
+        scores: names in `numbers` -> title, and whether less is better.
+        rivals, ours: as of `dots`, from left to right.
+    """
+    rows = -(-len(scores) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.75 * columns, 1.5 * rows + 1.4),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (score, (title, less)) in zip(axes.flat, scores.items(), strict=False):
+        for i, rival in enumerate(rivals):
+            value = numbers.get(f"{score}_{rival}")
+            if value is None:
+                continue
+            error = numbers.get(f"{score}_{rival}_stderr", 0)
+            colour, marker = (COLOURS[0], "o") if i < ours else ("0.45", "s")
+            axis.errorbar(i, value, yerr=error, fmt=marker, color=colour, markersize=4, lw=1)
+        axis.set_title(title, fontsize=8)
+        axis.margins(y=0.15)
+        axis.grid(axis="y", color="0.9", lw=0.6)
+        axis.set_axisbelow(True)
+        if less:
+            axis.invert_yaxis()
+    unused = rows * columns - len(scores)
+    for axis in axes.flat[len(scores) :]:
+        axis.axis("off")
+    for column, axis in enumerate(axes[-1]):
+        last = axes[-2, column] if column >= columns - unused else axis
+        last.set_xticks(range(len(rivals)), rivals.values(), rotation=90, fontsize=7)
+        last.tick_params(labelbottom=True)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def sheets(pictures: dict[str, Tensor]) -> Figure:
+    """Sheets of drawings side by side, dark on white: by title grey (R, C, 1, H, W), first in each
+    row what was seen."""
+    figure, axes = plt.subplots(
+        1, len(pictures), figsize=(3.1 * len(pictures), 3.3), squeeze=False, layout="constrained"
+    )
+    for axis, (title, drawings) in zip(axes[0], pictures.items(), strict=True):
+        count, (height, width) = len(drawings), drawings.shape[-2:]
+        sheet = drawings.squeeze(2).permute(0, 2, 1, 3).reshape(count * height, -1)
+        axis.imshow(1 - sheet.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
+        for i in range(1, count):
+            axis.axhline(i * height - 0.5, color="0.85", lw=0.5)
+        axis.axvline(width - 0.5, color="0.5", lw=1)
+        axis.set_title(title)
+        axis.axis("off")
     return figure
