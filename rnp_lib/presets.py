@@ -83,7 +83,7 @@ PRESETS: dict[str, Config] = {
         dataset="strokes", extent=((0.35, 0.55), (0.2, 0.6)), drop=0.0, images=(60_000, 140_000)
     ),
     # Characters of known strokes, some of which never come together in training.
-    "combinations": Config(dataset="combinations", images=(100_000,)),
+    "combinations": Config(dataset="combinations", images=(60_000,)),
     # Without dabs its parts are the four quarters.
     "strokes-root": Config(
         dataset="strokes",

@@ -26,7 +26,7 @@ from rnp_lib.model.rnp import RNP, ImageModel
 from rnp_lib.presets import PRESETS
 
 # Data set, which is also the preset that all peers of it start from -> images each is trained on.
-BUDGETS = {"mnist": 200_000, "combinations": 100_000}
+BUDGETS = {"mnist": 200_000, "combinations": 60_000}
 IWAE = 1_000  # samples of the bound of the first images: see `parsing.evaluate`
 SAMPLES = 10_000  # of the prior, beside as many test images
 PROBED = 10_000  # training images that probes are fitted on
