@@ -314,6 +314,20 @@ def bench_command(device, learn, path, plot):
         _write_plot(plot, plots.speed(result))
 
 
+@commands.command("gpu")
+@_device_option(help="cuda, ...; the GPU unless told, or cpu to try this out.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Of it all.")
+@_path_option("--out", callback=_folder, default="runs/gpu", help="Folder of record and model.")
+def gpu_command(device, share, out):
+    """Do all that waits for a GPU, in less than ten minutes: tests, the benchmark, the recipe of
+    MNIST, and of the paper's what fits."""
+    from rnp_lib.bench import gpu
+
+    record = gpu.run(device, out / "mnist", share)
+    write_json(out / "gpu.json", record)
+    click.echo(json.dumps(record, indent=1))
+
+
 @commands.command("figures")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(

@@ -6,14 +6,18 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tiny
 import torch
+from click.testing import CliRunner
 
 import rnp_lib as rnp
-from rnp_lib import plots
+from rnp_lib import checkpoints, data, plots
+from rnp_lib.bench import gpu
 from rnp_lib.bench import isolated as bench_isolated
 from rnp_lib.bench import run as bench
 from rnp_lib.bench.naive import NaivePort
 from rnp_lib.bench.report import ratios, report
+from rnp_lib.cli import commands
 from rnp_lib.model.objective import terms
 
 CPU = torch.device("cpu")
@@ -219,3 +223,26 @@ def test_the_profile_of_a_step_has_its_products():
 
 def test_two_processes_measure_one_training():
     assert bench_isolated._speed_of_processes(2, 1) > 0
+
+
+def test_all_that_waits_for_a_gpu_can_be_tried_on_a_cpu(monkeypatch, tmp_path):
+    small = {"images": (80, 80), "batch_size": 8, "image_size": 28, "warmup": 2}
+    config = tiny.config(**small)
+    monkeypatch.setattr(gpu, "PRESETS", {"mnist": config, "paper-mnist": config})
+    monkeypatch.setattr(gpu, "AT_ONCE", 3)
+    monkeypatch.setattr(gpu.bench, "run", lambda device: {"device": str(device)})
+    digits = torch.rand(60, 1, 28, 28), torch.arange(60) % 10
+    monkeypatch.setattr(data, "load", lambda *_: digits)
+    arguments = ["gpu", "--device", "cpu", "--share", "0.5", "--out", str(tmp_path)]
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    skipped = not torch.cuda.is_available()
+    assert ("skipped" in record["tests"][0]) == skipped
+    assert record["bench"] == {"device": "cpu"}
+    assert record["paper"]["epochs"] == pytest.approx(20 * 8 / 54)  # time for all of it
+    model = checkpoints.load(tmp_path / "mnist" / "model.safetensors")
+    assert model.config.images == (40, 40)
+    monkeypatch.setattr(gpu, "MINUTES", 0.0)
+    late = gpu.run(CPU, tmp_path / "late")
+    assert late["paper"]["epochs"] == pytest.approx(3 * 8 / 54)  # once round in any case
