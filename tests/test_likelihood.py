@@ -96,8 +96,9 @@ def test_scores_need_no_gradient_and_leave_the_model_alone(model, images):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_plain_vae_is_scored_but_for_its_parts():
-    vae, x = build(tiny.config(model="vae"), 0).eval(), torch.rand(4, 1, 16, 16)
+@pytest.mark.parametrize("kind", [{"model": "vae"}, {"model": "hvae", "posterior": "tree"}])
+def test_a_plain_vae_is_scored_but_for_its_parts(kind):
+    vae, x = build(tiny.config(**kind), 0).eval(), torch.rand(4, 1, 16, 16)
     scores = evaluate(vae, x)
     assert not [key for key in scores if "part" in key]
     assert scores["sse"] == pytest.approx(float(reconstruction_error(vae, x).mean()))

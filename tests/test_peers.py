@@ -54,7 +54,9 @@ def few(monkeypatch):
     return sets
 
 
-@pytest.mark.parametrize("kind", [{"posterior": "tree"}, {"model": "vae"}])
+@pytest.mark.parametrize(
+    "kind", [{"posterior": "tree"}, {"model": "vae"}, {"model": "hvae", "posterior": "tree"}]
+)
 def test_scores_of_digits_are_those_of_the_parts_of_the_library(few, kind):
     model = build(of("mnist", **kind), 0).eval()
     found = peers.digits(model, samples=30, iwae=2)

@@ -130,7 +130,7 @@ def evaluate(
             found["sse_parts"] = squared_error(tree.cut(tree.level - 1), x)
         if "sse_root" in names:
             found["sse_root"] = squared_error(model.decode(tree.z).canvas, x)
-        shares = ink_share(tree) if tree.children else x.new_zeros(len(x), 0)
+        shares = x.new_zeros(len(x), 0) if tree.parts is None else ink_share(tree)
         return torch.stack([found[name] for name in names], 1), shares
 
     rows, shares = (found.double() for found in batched(score, images))
