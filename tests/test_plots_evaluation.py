@@ -29,6 +29,13 @@ def test_peers_have_a_dot_each_where_they_have_a_score_and_the_better_is_up():
     assert [tick.get_text() for tick in error.get_xticklabels()] == ["one", "other"]
 
 
+def test_scores_far_apart_are_shown_on_a_logarithmic_scale():
+    scores = {"a": ("a", True), "b": ("b", True)}
+    numbers = {"a_x": 2.0, "a_y": 20.0, "b_x": 2.0, "b_y": 4.0}
+    figure = evaluation.peers(numbers, scores, {"x": "one", "y": "two"}, ours=1, columns=2)
+    assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear"]
+
+
 def test_frames_without_a_score_are_empty_and_names_stand_below_the_last():
     scores = {name: (name, False) for name in "abc"}
     figure = evaluation.peers({"a_x": 1.0}, scores, {"x": "who"}, ours=0, columns=2)

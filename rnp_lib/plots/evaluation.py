@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from rnp_lib.plots.base import COLOURS, STYLE
@@ -90,7 +91,8 @@ def peers(
     ours: int,
     columns: int = 5,
 ) -> Figure:
-    """A frame for each score, in it a dot for each rival, the better the higher.
+    """A frame for each score, in it a dot for each rival, the better the higher; on a logarithmic
+    scale where the largest is more than five times the smallest.
 
     Args:
         numbers: as of `dots`; who has no such score is left out.
@@ -107,11 +109,15 @@ def peers(
         layout="constrained",
     )
     for axis, (score, (title, less)) in zip(axes.flat, scores.items(), strict=False):
-        for i, rival in enumerate(rivals):
-            value = numbers.get(f"{score}_{rival}")
-            if value is None:
-                continue
-            error = numbers.get(f"{score}_{rival}_stderr", 0)
+        values = {i: numbers.get(f"{score}_{rival}") for i, rival in enumerate(rivals)}
+        values = {i: value for i, value in values.items() if value is not None}
+        if values and max(values.values()) > 5 * min(values.values()) > 0:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
+        for i, value in values.items():
+            error = numbers.get(f"{score}_{[*rivals][i]}_stderr", 0)
             colour, marker = (COLOURS[0], "o") if i < ours else ("0.45", "s")
             axis.errorbar(i, value, yerr=error, fmt=marker, color=colour, markersize=4, lw=1)
         axis.set_title(title, fontsize=8)
@@ -135,7 +141,11 @@ def sheets(pictures: dict[str, Tensor]) -> Figure:
     """Sheets of drawings side by side, dark on white: by title grey (R, C, 1, H, W), first in each
     row what was seen."""
     figure, axes = plt.subplots(
-        1, len(pictures), figsize=(3.1 * len(pictures), 3.3), squeeze=False, layout="constrained"
+        1,
+        len(pictures),
+        figsize=(3.1 * len(pictures), 0.3 + 0.35 * max(map(len, pictures.values()))),
+        squeeze=False,
+        layout="constrained",
     )
     for axis, (title, drawings) in zip(axes[0], pictures.items(), strict=True):
         count, (height, width) = len(drawings), drawings.shape[-2:]
