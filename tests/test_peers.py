@@ -131,11 +131,14 @@ def test_scores_are_measured_once_for_each_model(few, monkeypatch, tmp_path):
         path = tmp_path / entry.run / "model.safetensors"
         path.parent.mkdir()
         about = {"validation_sse": 1.5, "minutes": 2.0}
+        about["run"] = {"git": {"commit": "0123456789abcdef"}, "device": "cpu (a chip)"}
         checkpoints.save(path, build(entry.config, 0), about)
     found = peers.collect(tmp_path)
     assert found["budgets"] == {"combinations": 160}
     tree = found["peers"]["combinations"]["tree"]
     assert tree["validation_sse"] == 1.5
+    assert (tree["code"], tree["device"]) == ("0123456789ab", "cpu (a chip)")
+    assert tree["run"] == "combinations,images=160"
     assert tree["numbers"]["n_pair"] == 20
     kept = tmp_path / "combinations,images=160" / "scores.json"
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"minutes": 7.0}))

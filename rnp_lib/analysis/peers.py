@@ -213,11 +213,13 @@ def measure(entry: Entry, path: Path) -> dict[str, Any]:
 
 def collect(folder: Path) -> dict[str, Any]:
     """The record of all peers, whose runs are in `folder`: by data set and peer what `measure`
-    has."""
+    has, and where and by which code the model was trained."""
     found: dict[str, Any] = {"budgets": BUDGETS, "seed": 0, "peers": {}}
     for entry in entries():
         path = folder / entry.run / "model.safetensors"
-        found["peers"].setdefault(entry.dataset, {})[entry.peer] = measure(entry, path)
+        run = checkpoints.metadata(path)["run"]
+        row = {"run": entry.run, "code": str(run["git"]["commit"])[:12], "device": run["device"]}
+        found["peers"].setdefault(entry.dataset, {})[entry.peer] = row | measure(entry, path)
     return found
 
 

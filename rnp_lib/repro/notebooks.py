@@ -58,10 +58,12 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig7d_surprise",
     ),
     "08_evaluation": (
+        "fig8_peers",
         "fig8a_people",
         "fig8a_drawings",
         "fig8b_oneshot",
         "fig8b_runs",
+        "fig8b_exemplars",
         "fig8c_equivariance",
         "fig8d_clusters",
     ),
