@@ -29,7 +29,7 @@ CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 STROKES = {"train": (60_000, 0), "test": (2_000, 1)}
 COMBINATIONS = {"train": (30_000, 0, KINDS[:1]), "test": (3_000, 1, KINDS)}  # and kinds
 SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
-DRAWN = {"strokes": STROKES, "combinations": COMBINATIONS}
+DRAWN = ("strokes", "combinations")
 
 
 def load(
