@@ -102,10 +102,8 @@ def fetch(name: str) -> str:
     if name not in NAMES:
         raise ValueError(f"{name!r} is not one of {', '.join(NAMES)}")
     if name in DRAWN:
-        counts, where = (
-            [count for count, *_ in DRAWN[name].values()],
-            "drawn from a seed when loaded",
-        )
+        splits = STROKES if name == "strokes" else COMBINATIONS
+        counts, where = [count for count, *_ in splits.values()], "drawn from a seed when loaded"
     elif name == "scenes":
         counts = [count for count, _ in SCENES.values()]
         where = f"composed when loaded, of mnist {sources.obtain('mnist')[1]}"
