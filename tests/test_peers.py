@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from rnp_lib import checkpoints, data
 from rnp_lib.analysis import parsing, peers
 from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.analysis.controls import latents
 from rnp_lib.analysis.peers import BUDGETS, PEERS, Entry
 from rnp_lib.cli import commands
 from rnp_lib.data.combinations import KINDS, combinations
@@ -36,9 +37,9 @@ def test_a_peer_differs_from_the_tree_in_what_it_is_named_for(entry):
 
 
 def test_the_hierarchical_vae_draws_as_many_numbers_as_the_tree():
-    tree, vae = (peers._latents(Entry("mnist", name).config) for name in ("tree", "hvae"))
+    tree, vae = (latents(Entry("mnist", name).config) for name in ("tree", "hvae"))
     assert tree == vae == 32 + 4 * (32 + 6)
-    assert peers._latents(Entry("mnist", "vae").config) == 32
+    assert latents(Entry("mnist", "vae").config) == 32
 
 
 @pytest.fixture

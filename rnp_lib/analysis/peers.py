@@ -16,6 +16,7 @@ import torch
 from rnp_lib import checkpoints, data
 from rnp_lib.analysis import oneshot, parsing, programs, sampling, topography
 from rnp_lib.analysis.classifier import load_classifier
+from rnp_lib.analysis.controls import latents
 from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.config import Config
 from rnp_lib.data.combinations import KINDS, STROKES, Combinations, combinations
@@ -99,7 +100,7 @@ def digits(model: ImageModel, samples: int = SAMPLES, iwae: int = IWAE) -> dict[
     codes = oneshot.root(model)
     z, train = codes(images), data.load("mnist", "train", c.image_size)
     few = [values[:PROBED] for values in train]
-    scores |= {"active": int((z.var(0) > ACTIVE).sum()), "latents": _latents(c)}
+    scores |= {"active": int((z.var(0) > ACTIVE).sum()), "latents": latents(c)}
     scores |= topography.cluster_scores(z, labels)
     read = topography.readout((codes(few[0]), few[1]), (z, labels))
     scores |= {name: read[name] for name in ("probe", "knn")}
@@ -116,11 +117,6 @@ def digits(model: ImageModel, samples: int = SAMPLES, iwae: int = IWAE) -> dict[
     scores |= {name: close[name] for name in ("fid", "kid")}
     features = (reader.features(x).cpu() for x in (real, drawn))
     return scores | sampling.precision_recall_density_coverage(*features)
-
-
-def _latents(config: Config) -> int:
-    """How many numbers are drawn in all, without the choices of a mixture."""
-    return config.noise - sum(config.drawn_below(config.depth))
 
 
 @torch.no_grad()
