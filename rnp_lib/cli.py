@@ -212,15 +212,24 @@ def _write_plot(path: Path, figure) -> None:
     metavar="FOLDER",
     help="Score the tree and its peers instead, with runs in this folder: hours if none is there.",
 )
-def evaluate_command(checkpoint, dataset, iwae, path, plot, peers):
+@_path_option(
+    "--held-out",
+    callback=_folder,
+    metavar="FOLDER",
+    help="Hold out each digit once instead, with runs in this folder: hours if none is there.",
+)
+def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, held_out):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     from rnp_lib import checkpoints, data, plots
     from rnp_lib.analysis import scores
 
-    if peers:
-        if checkpoint or dataset or iwae or plot:
-            raise ValueError("--peers goes with --json alone: it has models and data of its own.")
-        return _evaluate_peers(peers, path or ROOT / "figures" / "peers.json")
+    if peers or held_out:
+        if checkpoint or dataset or iwae or plot or (peers and held_out):
+            raise ValueError(
+                "--peers and --held-out go with --json alone: they have models and data of their "
+                "own."
+            )
+        return _evaluate_study("heldout" if held_out else "peers", peers or held_out, path)
     if not checkpoint:
         raise ValueError("name a model to score, or a folder: `rnp evaluate --peers FOLDER`.")
     model = checkpoints.load(checkpoint)
@@ -237,17 +246,13 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot, peers):
         _write_plot(plot, plots.parsing(spread, model.parse(spread)))
 
 
-def _evaluate_peers(folder: Path, path: Path) -> None:
-    from rnp_lib.analysis import peers
-    from rnp_lib.training import loop
-
-    for entry in peers.entries():
-        out = folder / entry.run
-        if not (out / "model.safetensors").is_file():
-            loop.train(entry.config, out, resume=True)
-    record = peers.collect(folder)
-    write_json(path, record)
-    click.echo(peers.table(record))
+def _evaluate_study(name: str, folder: Path, path: Path | None) -> None:
+    study = import_module(f"rnp_lib.analysis.{name}")
+    for recipe in study.recipes().values():
+        recipe.train(folder)
+    record = study.collect(folder)
+    write_json(path or ROOT / "figures" / f"{name}.json", record)
+    click.echo(study.table(record))
 
 
 @commands.command("compare")

@@ -1,6 +1,5 @@
 """Peers: recipes that differ in what they are named for, and measures worked out by hand."""
 
-import dataclasses
 import json
 
 import pytest
@@ -8,11 +7,11 @@ import tiny
 import torch
 from click.testing import CliRunner
 
-from rnp_lib import checkpoints, data
+from rnp_lib import data
 from rnp_lib.analysis import parsing, peers
 from rnp_lib.analysis.classifier import Classifier
 from rnp_lib.analysis.controls import latents
-from rnp_lib.analysis.peers import BUDGETS, PEERS, Entry
+from rnp_lib.analysis.peers import BUDGETS, PEERS
 from rnp_lib.cli import commands
 from rnp_lib.data.combinations import KINDS, combinations
 from rnp_lib.model import build
@@ -25,21 +24,21 @@ def of(dataset, **changes):
     return tiny.config(image_size=28, dataset=dataset, **changes)
 
 
-@pytest.mark.parametrize("entry", list(peers.entries()), ids=lambda entry: entry.run)
-def test_a_peer_differs_from_the_tree_in_what_it_is_named_for(entry):
-    own = entry.config.to_dict()
-    tree = PRESETS[entry.dataset].to_dict() | {"images": (BUDGETS[entry.dataset],)}
+@pytest.mark.parametrize(("dataset", "name"), peers.recipes())
+def test_a_peer_differs_from_the_tree_in_what_it_is_named_for(dataset, name):
+    own = peers.recipes()[dataset, name].config.to_dict()
+    tree = PRESETS[dataset].to_dict() | {"images": (BUDGETS[dataset],)}
     follows = {"posterior", "drop", "extent"}  # of a tree that draws nothing below its root
-    changes = {*PEERS[entry.peer].changes}
+    changes = {*PEERS[name].changes}
     assert {key for key in own if own[key] != tree[key]} - (follows - changes) == changes
     assert own["z_dim"] == tree["z_dim"]
     assert own["images"] == tree["images"]
 
 
 def test_the_hierarchical_vae_draws_as_many_numbers_as_the_tree():
-    tree, vae = (latents(Entry("mnist", name).config) for name in ("tree", "hvae"))
-    assert tree == vae == 32 + 4 * (32 + 6)
-    assert latents(Entry("mnist", "vae").config) == 32
+    drawn = {name: latents(peers.recipes()["mnist", name].config) for name in PEERS}
+    assert drawn["tree"] == drawn["hvae"] == 32 + 4 * (32 + 6)
+    assert drawn["vae"] == 32
 
 
 @pytest.fixture
@@ -121,33 +120,6 @@ def test_strokes_are_retrieved_by_their_programs():
     blind = peers.retrieved(Telling(drawn, where), drawn)
     assert blind["retrieved"] < 0.4
     assert blind["retrieved_stderr"] > 0
-
-
-def test_scores_are_measured_once_for_each_model(few, monkeypatch, tmp_path):
-    config = of("combinations")
-    monkeypatch.setitem(PRESETS, "combinations", config)
-    monkeypatch.setattr(peers, "BUDGETS", {"combinations": 160})
-    monkeypatch.setattr(peers, "PEERS", {name: PEERS[name] for name in ("tree", "vae")})
-    for entry in peers.entries():
-        path = tmp_path / entry.run / "model.safetensors"
-        path.parent.mkdir()
-        about = {"validation_sse": 1.5, "minutes": 2.0}
-        about["run"] = {"git": {"commit": "0123456789abcdef"}, "device": "cpu (a chip)"}
-        checkpoints.save(path, build(entry.config, 0), about)
-    found = peers.collect(tmp_path)
-    assert found["budgets"] == {"combinations": 160}
-    tree = found["peers"]["combinations"]["tree"]
-    assert tree["validation_sse"] == 1.5
-    assert (tree["code"], tree["device"]) == ("0123456789ab", "cpu (a chip)")
-    assert tree["run"] == "combinations,images=160"
-    assert tree["numbers"]["n_pair"] == 20
-    kept = tmp_path / "combinations,images=160" / "scores.json"
-    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"minutes": 7.0}))
-    assert peers.collect(tmp_path)["peers"]["combinations"]["tree"]["minutes"] == 7.0
-    other = dataclasses.replace(config, z_dim=4)
-    checkpoints.save(path, build(other, 0), about)
-    with pytest.raises(ValueError, match="another recipe than now: delete its folder"):
-        peers.collect(tmp_path)
 
 
 def test_evaluate_trains_the_peers_that_are_missing_and_scores_all(few, monkeypatch, tmp_path):

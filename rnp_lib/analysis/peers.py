@@ -5,26 +5,22 @@ protocol. Digits are MNIST's; combinations are characters some of whose strokes 
 in training, or never where they lie (`data.combinations`).
 """
 
-import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from rnp_lib import checkpoints, data
+from rnp_lib import data
 from rnp_lib.analysis import oneshot, parsing, programs, sampling, topography
 from rnp_lib.analysis.classifier import load_classifier
 from rnp_lib.analysis.controls import latents
 from rnp_lib.analysis.parsing import mean_and_error
-from rnp_lib.config import Config
+from rnp_lib.analysis.study import Recipe
 from rnp_lib.data.combinations import KINDS, STROKES, Combinations, combinations
-from rnp_lib.files import read_json, sha256, write_json
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
-from rnp_lib.presets import PRESETS
 
 # Data set, which is also the preset that all peers of it start from -> images each is trained on.
 BUDGETS = {"mnist": 200_000, "combinations": 60_000}
@@ -52,28 +48,13 @@ PEERS = {
 }
 
 
-class Entry(NamedTuple):
-    """One peer on one data set."""
-
-    dataset: str
-    peer: str
-
-    @property
-    def config(self) -> Config:
-        images = (BUDGETS[self.dataset],)
-        return dataclasses.replace(PRESETS[self.dataset], images=images, **PEERS[self.peer].changes)
-
-    @property
-    def run(self) -> str:
-        """The folder of its run, below that of all, named by its recipe: "mnist,images=200000" is
-        `rnp train mnist --set images=200000`."""
-        changes = {"images": BUDGETS[self.dataset], **PEERS[self.peer].changes}
-        return ",".join([self.dataset, *(f"{key}={value}" for key, value in changes.items())])
-
-
-def entries() -> Iterator[Entry]:
-    """All peers on all data sets."""
-    return (Entry(dataset, peer) for dataset in BUDGETS for peer in PEERS)
+def recipes() -> dict[tuple[str, str], Recipe]:
+    """Those of all peers on all data sets, by both."""
+    return {
+        (dataset, name): Recipe(dataset, {"images": images, **peer.changes})
+        for dataset, images in BUDGETS.items()
+        for name, peer in PEERS.items()
+    }
 
 
 @torch.no_grad()
@@ -187,35 +168,13 @@ def retrieved(model: RNP, drawn: Combinations) -> dict[str, float]:
 MEASURES = {"mnist": digits, "combinations": combined}
 
 
-def measure(entry: Entry, path: Path) -> dict[str, Any]:
-    """A peer's scores, with how it came about: measured once, and kept beside its model as
-    scores.json. Raises ValueError for a model of another recipe."""
-    kept, digest = path.with_name("scores.json"), sha256(path)
-    if kept.is_file() and (found := read_json(kept))["sha256"] == digest:
-        return found
-    model, about = checkpoints.load(path), checkpoints.metadata(path)
-    if model.config != entry.config:
-        raise ValueError(f"{path} is of another recipe than now: delete its folder.")
-    found = {
-        "sha256": digest,
-        "validation_sse": about["validation_sse"],
-        "minutes": about["minutes"],
-        "weights": sum(parameter.numel() for parameter in model.parameters()),
-        "numbers": MEASURES[entry.dataset](model),
-    }
-    write_json(kept, found)
-    return found
-
-
 def collect(folder: Path) -> dict[str, Any]:
-    """The record of all peers, whose runs are in `folder`: by data set and peer what `measure`
-    has, and where and by which code the model was trained."""
+    """The record of all peers, whose runs are in `folder`: by data set and peer what
+    `Recipe.measured` has."""
     found: dict[str, Any] = {"budgets": BUDGETS, "seed": 0, "peers": {}}
-    for entry in entries():
-        path = folder / entry.run / "model.safetensors"
-        run = checkpoints.metadata(path)["run"]
-        row = {"run": entry.run, "code": str(run["git"]["commit"])[:12], "device": run["device"]}
-        found["peers"].setdefault(entry.dataset, {})[entry.peer] = row | measure(entry, path)
+    for (dataset, peer), recipe in recipes().items():
+        rows = found["peers"].setdefault(dataset, {})
+        rows[peer] = recipe.measured(folder, MEASURES[dataset])
     return found
 
 
