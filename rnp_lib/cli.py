@@ -137,7 +137,7 @@ def train_command(preset, settings, out, resume, save_every, tensorboard, device
 @click.option("--model", type=_OneOf("model", "analysis.controls", "MODELS"), default="tree")
 @click.option(
     "--condition",
-    type=_OneOf("condition", "analysis.controls", "CONDITIONS"),
+    type=_OneOf("condition", "analysis.controls", "ADAPTING"),
     default="inference",
     help="What adapts to the new characters.",
 )

@@ -88,4 +88,3 @@ def test_evaluate_holds_every_digit_out_and_says_what_it_costs(few, tmp_path):
     assert found["sse_none_less_stderr"] == pytest.approx(less.std(ddof=1) / 3**0.5)
     saw = record["without"][""]["vae"]["numbers"]["2"]["new"]
     assert found["nats_saw_vae_2"] == saw["nats"]
-

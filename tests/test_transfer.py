@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import tiny
 import torch
 
 from rnp_lib import checkpoints, cli, data, plots
-from rnp_lib.analysis import controls, reuse, transfer
-from rnp_lib.analysis.controls import CONDITIONS, MODELS, SAW, SHOTS, Trial
+from rnp_lib.analysis import controls, fewshot, reuse, transfer
+from rnp_lib.analysis.controls import CONDITIONS, FEW, MODELS, SAW, SHOTS, Trial
 from rnp_lib.analysis.likelihood import COSTS, log_prior
 from rnp_lib.analysis.programs import of_level
 from rnp_lib.analysis.transfer import TASKS, Task
@@ -358,7 +359,7 @@ def world(tmp_path, monkeypatch):
     """A tiny task in the place of digit 7, its data, its models, and where its records go."""
     for label in "01":
         tiny.write_pngs(tmp_path / "pictures" / label, 100)
-    settings = {"posterior": "tree", "reader_units": 8, "drop": 0.2}
+    settings = {"posterior": "tree", "reader_units": 8, "drop": 0.2, "prior_z": "symbols"}
     config = tiny.config(dataset=str(tmp_path / "pictures"), images=(16, 16), **settings)
     unseen = dataclasses.replace(config, without=(1,))
     monkeypatch.setitem(PRESETS, "tiny-no1", unseen)
@@ -366,6 +367,9 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "DIRECTORY", tmp_path / "checkpoints")
     monkeypatch.setattr(controls, "CODE_IMAGES", 5)
     monkeypatch.setattr(controls, "DRAWS", 1)
+    monkeypatch.setattr(fewshot, "DRAWN", 3)
+    reads = SimpleNamespace(read=lambda x: (x[:, 0, 0, 0] > 0, torch.ones(len(x))))
+    monkeypatch.setattr(fewshot, "load_classifier", lambda name: reads)
     monkeypatch.setitem(transfer.RECIPE, "images", (64,))
     for shots in SHOTS:
         monkeypatch.setitem(transfer.SHOT_STEPS, shots, 1)
@@ -397,10 +401,12 @@ def test_every_trial_of_the_plan_is_run_by_itself_and_all_make_a_record(world):
         assert np.isfinite(found["new"]["sse"])
         for which in ("new", "old"):
             assert (which in found and "nats" in found[which]) == (trial.condition != "codes")
-        assert ("validation_sse" in found) == (trial.condition not in ("none", "codes"))
+        trained = trial.condition not in ("none", "codes", *fewshot.KINDS)
+        assert ("validation_sse" in found) == trained
+        assert ("drawn" in found) == (trial.condition in fewshot.KINDS)
         paths.append(world / f"{trial.name}.json")
         paths[-1].write_text(json.dumps(record))
-    few = len(SHOTS) * controls.DRAWS
+    few = len(FEW) * len(SHOTS) * controls.DRAWS
     assert len(plan) == 2 * len(MODELS) * (len(CONDITIONS) + len(SAW)) + few
     assert len(set(paths)) == len(paths) == len(plan) - len(MODELS) * (len(CONDITIONS))
 
@@ -447,6 +453,7 @@ def record():
     trials = []
     for i, trial in enumerate(controls.plan(task)):
         found = {"new": sse(1.0 + i)} | ({"old": sse(90.0 + i)} if trial.model == "tree" else {})
+        found |= {"drawn": {"read": 0.25}} if trial.condition in fewshot.KINDS else {}
         trials.append({**dataclasses.asdict(trial), **found})
     return {"task": "7", "trials": trials}
 
@@ -460,6 +467,9 @@ def test_numbers_are_means_over_seeds_and_draws(record):
     assert found["vae_inference"] == mean("vae", "inference")
     assert found["vae_inference_nats"] == pytest.approx(mean("vae", "inference") + 6)
     assert found["shots_20"] == mean("tree", "inference", shots=20)
+    assert found["shots_5_rules"] == mean("tree", "rules", shots=5)
+    assert found["shots_5_rules_read"] == 0.25
+    assert "shots_5_read" not in found
     assert found["tree_none_old"] == pytest.approx(found["tree_none"] + 89)
     assert found["tree_saw_none_ratio"] == 1
     assert found["vae_inference_ratio"] == pytest.approx(
@@ -534,7 +544,8 @@ def test_a_trial_starts_from_the_model_it_says(world, trial, base):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"condition": "everything", "shots": 1}, "only inference learns from few images"),
+        ({"condition": "everything", "shots": 1}, "of few images only inference, root, "),
+        ({"condition": "rules"}, "'rules' learns from few images: say how many shots"),
         ({"condition": "inference", "shots": 2}, "shots must be one of"),
         ({"condition": "error", "saw": True}, "need not be retrained: got 'error'"),
     ],

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rnp_lib import checkpoints
-from rnp_lib.analysis import transfer
+from rnp_lib.analysis import fewshot, transfer
 from rnp_lib.analysis.likelihood import COSTS
 from rnp_lib.analysis.transfer import TASKS, Images, Task
 from rnp_lib.config import Config
@@ -43,6 +43,9 @@ MODELS = {
     "wide": "plain VAE, wide",  # as many latent numbers as the tree has in all
 }
 SAW = ("none", "codes")  # how a model that saw every class is measured
+# What adapts to few images.
+FEW = {"inference": "its reader", **fewshot.KINDS}
+ADAPTING = {**CONDITIONS, **FEW}
 SHOTS = tuple(transfer.SHOT_STEPS)  # images of a digit
 DRAWS = 5  # of so few images
 CODE_IMAGES = 500  # about so many held-out images get their codes adjusted
@@ -64,8 +67,12 @@ class Trial:
     draw: int = 0
 
     def __post_init__(self):
-        if self.shots and self.condition != "inference":
-            raise ValueError(f"only inference learns from few images: got {self.condition!r}.")
+        if self.shots and self.condition not in FEW:
+            raise ValueError(
+                f"of few images only {', '.join(FEW)} learn: got {self.condition!r} with shots."
+            )
+        if self.condition in fewshot.KINDS and not self.shots:
+            raise ValueError(f"{self.condition!r} learns from few images: say how many shots.")
         if self.shots and self.shots not in SHOTS:
             raise ValueError(f"shots must be one of {SHOTS}: got {self.shots}.")
         if self.saw and self.condition not in SAW:
@@ -108,8 +115,8 @@ def plan(task: Task) -> list[Trial]:
         for saw, conditions in ((False, CONDITIONS), (True, SAW if task.saw else ()))
         for condition in conditions
     ]
-    few = itertools.product(SHOTS, range(DRAWS)) if task.digit is not None else ()
-    return trials + [Trial("tree", "inference", shots=shots, draw=draw) for shots, draw in few]
+    few = itertools.product(FEW, SHOTS, range(DRAWS)) if task.digit is not None else ()
+    return trials + [Trial("tree", what, shots=shots, draw=draw) for what, shots, draw in few]
 
 
 def run(
@@ -141,7 +148,7 @@ def run(
     inputs = settings(task, **recipe)
     images, digests = transfer.load(task)
     images = Images(*(x.to(device) for x in images))
-    result, adapted = _adapt(trial, model, images, inputs["recipe"])
+    result, adapted = _adapt(trial, task, model, images, inputs["recipe"])
     about = {
         **dataclasses.asdict(trial),
         "base": {"path": project_path(path), "sha256": sha256(path)},
@@ -185,15 +192,21 @@ def settings(task: Task, **recipe: Any) -> dict[str, Any]:
         "shots": {**transfer.SHOT_RECIPE, "steps": list(transfer.SHOT_STEPS.values())},
         "codes": {"steps": transfer.CODE_STEPS, "rate": transfer.CODE_RATE},
         "error_sigma2": transfer.ERROR_SIGMA2,
+        "expected": {"symbols": fewshot.SHARE, "rules": fewshot.RULES},
         "recipe": recipe | {"images": list(recipe["images"])},
         "old": task.old,
     }
 
 
 def _adapt(
-    trial: Trial, model: ImageModel, images: Images, recipe: dict[str, Any]
+    trial: Trial, task: Task, model: ImageModel, images: Images, recipe: dict[str, Any]
 ) -> tuple[dict[str, Any], ImageModel]:
-    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`."""
+    """Adapt a model and measure it: `new`, `old` and, after retraining, `validation_sse`; where its
+    prior is what adapts also what it draws then, `drawn`."""
+    if trial.condition in fewshot.KINDS:
+        few, _ = transfer.few(images.learn, trial.shots, trial.draw)
+        expectation = fewshot.expect(model, few, trial.condition)
+        return fewshot.scores(expectation, images, task.digit), expectation.model
     if trial.condition == "none":
         return transfer.scores(model, images), model
     if trial.condition == "codes":  # which forgets nothing
@@ -267,8 +280,9 @@ def chosen(
 
 
 def mean(trials: list[dict], what: str = "sse", which: str = "new") -> tuple[float, float] | None:
-    """The mean of a score of the `new` or the `old` characters and its standard error: over the
-    trials or, if there is one only, over its images. None unless all trials have it."""
+    """The mean of a score of the `new` or the `old` characters, or of those `drawn`, and its
+    standard error: over the trials or, if there is one only, over its images. None unless all
+    trials have it."""
     if not trials or not all(what in trial.get(which, {}) for trial in trials):
         return None
     values = [trial[which][what] for trial in trials]
@@ -284,17 +298,20 @@ def yardstick(record: dict) -> float:
 
 
 def groups(record: dict) -> dict[str, list[dict]]:
-    """The trials of a record by MODEL_CONDITION, MODEL_saw_CONDITION and shots_N."""
+    """The trials of a record by MODEL_CONDITION, MODEL_saw_CONDITION, shots_N and, where not its
+    reader adapts but its prior, shots_N_CONDITION."""
     found = {f"{m}_{c}": chosen(record, m, c) for m in MODELS for c in CONDITIONS}
     found |= {f"{m}_saw_{c}": chosen(record, m, c, saw=True) for m in MODELS for c in SAW}
-    found |= {f"shots_{n}": chosen(record, "tree", "inference", shots=n) for n in SHOTS}
+    for condition, n in itertools.product(FEW, SHOTS):
+        name = f"shots_{n}" if condition == "inference" else f"shots_{n}_{condition}"
+        found[name] = chosen(record, "tree", condition, shots=n)
     return {key: trials for key, trials in found.items() if trials}
 
 
 def numbers(record: dict) -> dict[str, float]:
     """What a figure's record keeps of this one: for each of `groups` the mean SSE of the new
     characters, with _stderr, _ratio (to `yardstick`), _nats and each of COSTS where they were
-    measured and, of the old characters, _old."""
+    measured, _old of the old characters, and _read of what was drawn."""
     found = {}
     for key, trials in groups(record).items():
         sse, stderr = mean(trials)
@@ -304,6 +321,8 @@ def numbers(record: dict) -> dict[str, float]:
                 found[f"{key}_{what}"] = cost[0]
         if old := mean(trials, which="old"):
             found[f"{key}_old"] = old[0]
+        if read := mean(trials, "read", "drawn"):
+            found |= {f"{key}_read": read[0], f"{key}_read_stderr": read[1]}
     return found
 
 

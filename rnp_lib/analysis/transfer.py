@@ -82,9 +82,11 @@ class Task:
         return {"inference": 1.3, "error": 1.1} if self.saw else {"inference": 0.85, "error": 0.85}
 
 
+_SAW = "mnist-alphabet,images=200000"
+_KINDS = ("tree", "root", "vae", "wide")
 TASKS = {
-    "7": Task("mnist-no7", digit=7, saw="mnist-alphabet,images=200000"),
-    "8": Task("mnist-no8", digit=8, saw="mnist-alphabet,images=200000"),
+    "7": Task("mnist-no7", digit=7, saw=_SAW, models=_KINDS),
+    "8": Task("mnist-no8", digit=8, saw=_SAW, models=_KINDS),
     "omniglot": Task(
         "omniglot",
         digit=None,
@@ -194,11 +196,18 @@ def retrain(
     return adapted, trainer.validate()
 
 
+def few(images: Tensor, shots: int, draw: int) -> tuple[Tensor, Tensor]:
+    """`shots` of the images (N, 1, H, W) that `retrain` would learn from, drawn by number `draw`,
+    and those for validation."""
+    known, validation = hold_back(images)
+    generator = torch.Generator().manual_seed(draw)
+    return known[torch.randperm(len(known), generator=generator)[:shots]], validation
+
+
 def retrain_few(
     model: ImageModel, images: Tensor, shots: int, draw: int
 ) -> tuple[ImageModel, float]:
-    """`retrain` a copy of a model on `shots` of the images that `retrain` would learn from, for
-    SHOT_STEPS.
+    """`retrain` a copy of a model on `few` images, for SHOT_STEPS.
 
     Args:
         images: (N, 1, H, W), the last tenth of which is for validation.
@@ -207,13 +216,11 @@ def retrain_few(
     Returns:
         The retrained model, in eval mode; its SSE per validation image.
     """
-    known, validation = hold_back(images)
-    generator = torch.Generator().manual_seed(draw)
-    few = known[torch.randperm(len(known), generator=generator)[:shots]]
+    shown, validation = few(images, shots, draw)
     # Copies fill the batches: they differ in the posterior's noise.
-    few = few.repeat(-(-4 * RECIPE["batch_size"] // shots), 1, 1, 1)
+    shown = shown.repeat(-(-4 * RECIPE["batch_size"] // shots), 1, 1, 1)
     budget = (SHOT_STEPS[shots] * RECIPE["batch_size"],)
-    adapted, _ = retrain(model, few, images=budget, seed=draw, **SHOT_RECIPE)
+    adapted, _ = retrain(model, shown, images=budget, seed=draw, **SHOT_RECIPE)
     return adapted, float(reconstruction_error(adapted, validation).mean())
 
 
