@@ -145,11 +145,13 @@ def _rules(parts: list) -> Tensor:
 
 @torch.no_grad()
 def scores(expectation: Expectation, images: Images, digit: int) -> dict[str, dict[str, float]]:
-    """As `transfer.scores`; and of DRAWN drawings the share that a classifier, which knows all
-    digits, reads as the new one, with its standard error."""
+    """As `transfer.scores`, of about as many old images as new ones; and of DRAWN drawings the
+    share that a classifier, which knows all digits, reads as the new one, with its standard error.
+    """
+    old = images.old[:: max(1, len(images.old) // len(images.new))]
     found: dict[str, dict[str, Any]] = {
         which: transfer.summary(reconstruction_error(expectation.model, x), expectation.costs(x))
-        for which, x in (("new", images.new), ("old", images.old))
+        for which, x in (("new", images.new), ("old", old))
     }
     drawn = expectation.draw(DRAWN, seed=0).clamp(0, 1).cpu()
     right = load_classifier("mnist").read(drawn)[1] == digit
