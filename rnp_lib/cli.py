@@ -212,24 +212,22 @@ def _write_plot(path: Path, figure) -> None:
     metavar="FOLDER",
     help="Score the tree and its peers instead, with runs in this folder: hours if none is there.",
 )
-@_path_option(
-    "--held-out",
-    callback=_folder,
-    metavar="FOLDER",
-    help="Hold out each digit once instead, with runs in this folder: hours if none is there.",
+@click.option(
+    "--study",
+    type=_OneOf("study", "analysis.study", "STUDIES"),
+    default="peers",
+    help="With --peers: on every measure, on each digit held out once, or a plain VAE on covered "
+    "digits and on images of other kinds.",
 )
-def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, held_out):
+def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
     from rnp_lib import checkpoints, data, plots
     from rnp_lib.analysis import scores
 
-    if peers or held_out:
-        if checkpoint or dataset or iwae or plot or (peers and held_out):
-            raise ValueError(
-                "--peers and --held-out go with --json alone: they have models and data of their "
-                "own."
-            )
-        return _evaluate_study("heldout" if held_out else "peers", peers or held_out, path)
+    if peers:
+        if checkpoint or dataset or iwae or plot:
+            raise ValueError("--peers has models and data of its own: it goes with --json alone.")
+        return _evaluate_study(study, peers, path)
     if not checkpoint:
         raise ValueError("name a model to score, or a folder: `rnp evaluate --peers FOLDER`.")
     model = checkpoints.load(checkpoint)

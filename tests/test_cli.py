@@ -234,7 +234,7 @@ def test_evaluate_scores_a_checkpoint_on_the_test_images(rnp, nowhere):
     assert scores == {"data": str(folder), **expected}
     failed(rnp("evaluate", "nothing"), "no checkpoint 'nothing'")
     failed(rnp("evaluate"), "name a model to score", "--peers FOLDER")
-    failed(rnp("evaluate", "mnist", "--peers", "runs"), "have models and data of their own")
+    failed(rnp("evaluate", "mnist", "--peers", "runs"), "--peers has models and data of its own")
     _, bounds, _ = rnp("evaluate", "untrained.safetensors", "--iwae", "3")
     expected = parsing.evaluate(checkpoints.load("untrained.safetensors"), images, iwae=3)
     assert json.loads(bounds) == {"data": str(folder), **expected}

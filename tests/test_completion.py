@@ -1,5 +1,7 @@
 """Completions: nothing of what is covered is looked at, and what is seen stays as it is."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
@@ -102,6 +104,19 @@ def test_the_nearest_known_image_and_the_error_by_hand(x):
     assert float(completion.covered_error(found, x[1:2], LOWER)) == 0
     blank = completion.covered_error(torch.zeros_like(x), x, LOWER)
     torch.testing.assert_close(blank, x[..., 8:, :].square().flatten(1).sum(1))
+
+
+def test_completions_are_scored_by_hand(x):
+    empty = torch.zeros_like(x)
+    several = torch.stack([x, empty], 1)  # of each image itself, and nothing
+    reader = SimpleNamespace(read=lambda of: (None, (of.flatten(1).sum(1) > 0).long()))
+    found = completion.scores(several, x, torch.ones(3), LOWER, reader)
+    error = x[..., 8:, :].square().flatten(1).sum(1).double() / 2
+    assert found["error"] == pytest.approx(float(error.mean()))
+    assert found["error_stderr"] == pytest.approx(float(error.std() / 3**0.5), rel=1e-4)
+    assert (found["right"], found["right_stderr"]) == (0.5, 0)
+    masks = LOWER.expand(3, -1, -1, -1)  # one for each
+    assert completion.scores(several, x, torch.ones(3), masks, reader) == found
 
 
 def test_a_figure_shows_what_is_seen_and_every_completion(x):

@@ -12,6 +12,7 @@ from rnp_lib import data
 from rnp_lib.analysis import heldout, transfer
 from rnp_lib.cli import commands
 from rnp_lib.model import build
+from rnp_lib.plots import transfer as plots_transfer
 from rnp_lib.presets import PRESETS
 
 DIGITS = range(3)
@@ -71,13 +72,16 @@ def test_the_digit_held_out_is_not_trained_on(few):
 
 
 def test_evaluate_holds_every_digit_out_and_says_what_it_costs(few, tmp_path):
-    arguments = ["evaluate", "--held-out", str(tmp_path), "--json", str(tmp_path / "found.json")]
-    result = CliRunner().invoke(commands, arguments)
+    arguments = ["evaluate", "--peers", str(tmp_path), "--study", "heldout", "--json"]
+    result = CliRunner().invoke(commands, [*arguments, str(tmp_path / "found.json")])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "found.json").read_text())
     assert [*record["without"]] == ["0", "1", "2", ""]
     assert record["inputs"]["retrained"]["images"] == [128]
     assert heldout.table(record) in result.output
+    figure = plots_transfer.digits(record)
+    figure.canvas.draw()
+    assert [len(axes.lines) for axes in figure.axes] == [6, 6]
     found = heldout.numbers(record)
     trees = [found[f"sse_none_tree_{d}"] for d in DIGITS]
     vaes = [found[f"sse_none_vae_{d}"] for d in DIGITS]

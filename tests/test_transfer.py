@@ -500,6 +500,16 @@ def test_old_characters_are_shown_where_they_were_measured(record):
     plots_transfer.shots(pictures, {"digit 7": record}).canvas.draw()
 
 
+def test_what_a_prior_makes_of_few_images_is_drawn(record):
+    drawn = {"shown": torch.rand(2, 1, 16, 16), "before": torch.rand(3, 1, 16, 16)}
+    figure = plots_transfer.expected(drawn, {"digit 7": record}, {"digit 7": 0.1})
+    figure.canvas.draw()
+    cost, read = figure.axes[-2:]
+    assert len(cost.lines) >= len(fewshot.KINDS)
+    shares = [line.get_ydata() for line in read.lines if len(line.get_ydata()) == 1 + len(SHOTS)]
+    assert [list(share) for share in shares[:1]] == [[0.1, 0.25, 0.25, 0.25]]
+
+
 def test_trials_of_several_machines_and_nothing_that_does_not_compare(world):
     def write(name, seed, inputs=None, task="7", **about):
         trial = {**dataclasses.asdict(Trial("tree", "none", seed=seed)), "new": sse(1.0)}

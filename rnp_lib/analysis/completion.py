@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rnp_lib.analysis.classifier import Classifier
+from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import squared_error
 from rnp_lib.model.rnp import ImageModel
@@ -113,6 +115,25 @@ def nearest(known: Tensor, x: Tensor, covered: Tensor) -> Tensor:
     covered = covered.to(x).expand(len(x), -1, -1, -1)
     found = known[_fitting(known, x, covered, 1).squeeze(1)]
     return x * (1 - covered) + found * covered
+
+
+@torch.no_grad()
+def scores(
+    completed: Tensor, x: Tensor, labels: Tensor, covered: Tensor, reader: Classifier
+) -> dict[str, float]:
+    """How well images x (B, C, H, W) of some classes (B,) were completed, several times each:
+    completed (B, n, C, H, W).
+
+    Returns:
+        error: `covered_error`; right: the share to which a classifier gives the class. Means over
+        images, with `_stderr`.
+    """
+    n = completed.shape[1]
+    x, covered = (of.expand_as(x).repeat_interleave(n, 0) for of in (x, covered))
+    error = covered_error(completed.flatten(0, 1), x, covered).view(-1, n)
+    right = reader.read(completed.flatten(0, 1))[1].view(-1, n) == labels[:, None]
+    found = mean_and_error("error", error.double().mean(1))
+    return found | mean_and_error("right", right.double().mean(1))
 
 
 def covered_error(completed: Tensor, x: Tensor, covered: Tensor) -> Tensor:

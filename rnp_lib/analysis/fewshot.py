@@ -145,14 +145,17 @@ def _rules(parts: list) -> Tensor:
 
 @torch.no_grad()
 def scores(expectation: Expectation, images: Images, digit: int) -> dict[str, dict[str, float]]:
-    """As `transfer.scores`, of about as many old images as new ones; and of DRAWN drawings the
-    share that a classifier, which knows all digits, reads as the new one, with its standard error.
-    """
+    """As `transfer.scores`, of about as many old images as new ones; and `read` of drawings."""
     old = images.old[:: max(1, len(images.old) // len(images.new))]
     found: dict[str, dict[str, Any]] = {
         which: transfer.summary(reconstruction_error(expectation.model, x), expectation.costs(x))
         for which, x in (("new", images.new), ("old", old))
     }
-    drawn = expectation.draw(DRAWN, seed=0).clamp(0, 1).cpu()
-    right = load_classifier("mnist").read(drawn)[1] == digit
-    return found | {"drawn": {"n": DRAWN, **mean_and_error("read", right.double())}}
+    return found | {"drawn": read(expectation.draw(DRAWN, seed=0), digit)}
+
+
+def read(drawings: Tensor, digit: int) -> dict[str, float]:
+    """The share of drawings (n, 1, H, W) that a classifier of all digits reads as one: n, `read`,
+    and its standard error."""
+    right = load_classifier("mnist").read(drawings.clamp(0, 1).cpu())[1] == digit
+    return {"n": len(drawings), **mean_and_error("read", right.double())}

@@ -11,6 +11,10 @@ from rnp_lib.model.rnp import ImageModel
 from rnp_lib.presets import PRESETS
 from rnp_lib.training import loop
 
+# Modules of this package, each with `recipes`, `collect` and `table`; their records are
+# figures/NAME.json.
+STUDIES = ("peers", "heldout", "onevector")
+
 
 class Recipe(NamedTuple):
     """A preset, and the settings that differ from it."""

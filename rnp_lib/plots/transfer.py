@@ -5,10 +5,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, PercentFormatter
 from torch import Tensor
 
+from rnp_lib.analysis import heldout
 from rnp_lib.analysis.controls import CONDITIONS, MODELS, SAW, SHOTS, chosen, mean, yardstick
+from rnp_lib.analysis.fewshot import KINDS
+from rnp_lib.analysis.heldout import of_digit
 from rnp_lib.analysis.transfer import TASKS
 from rnp_lib.model.tree import ProgramTree
 from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey, grid, show, turn_colour
@@ -107,6 +110,80 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
         handles.append(Line2D([], [], color="0.3", linewidth=0.9, linestyle=dash, label=name))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
     axes.legend(handles=handles, frameon=False, fontsize=8, **place)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def expected(drawn: dict[str, Tensor], records: dict[str, dict], reads: dict[str, float]) -> Figure:
+    """What a prior makes of few images: drawings, what new digits cost, and how many drawings are
+    read as the digit.
+
+    Args:
+        drawn: by title, pictures (B, 1, H, W), a row of them.
+        records: of digits, by name, a line style for each.
+        reads: the share of drawings read as the digit before, by the same names.
+    """
+    rows = {title: grey(pictures) for title, pictures in drawn.items()}
+    wide = max(map(len, rows.values()))
+    figure = plt.figure(figsize=(WIDTH, 2.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1))
+    cells = left.subplots(len(rows), wide, squeeze=False)
+    for line, (title, pictures) in zip(cells, rows.items(), strict=True):
+        for cell in line:
+            cell.axis("off")
+        for cell, picture in zip(line, pictures, strict=False):
+            show(cell, picture)
+        place = {"ha": "right", "va": "center", "fontsize": 7.5}
+        line[0].text(-0.15, 0.5, title, transform=line[0].transAxes, **place)
+    axes = right.subplots(1, 2)
+    ticks = ["none", *map(str, SHOTS)]
+    for (name, record), dash in zip(records.items(), ("-", "--"), strict=False):
+        none = chosen(record, "tree", "none")
+        for colour, (kind, words) in zip(COLOURS, KINDS.items(), strict=False):
+            every = [chosen(record, "tree", kind, shots=n) for n in SHOTS]
+            cost = [mean(trials, "nats") for trials in [none, *every]]
+            read = [(reads[name], 0.0), *(mean(trials, "read", "drawn") for trials in every)]
+            look = {"color": colour, "marker": "o", "markersize": 3, "linestyle": dash}
+            label = words if dash == "-" else None
+            for cell, line in zip(axes, (cost, read), strict=True):
+                values, stderrs = zip(*line, strict=True)
+                cell.errorbar(range(len(ticks)), values, stderrs, **look, linewidth=1, label=label)
+    for cell, title in zip(axes, ("−ELBO, nats", "drawings read as it"), strict=True):
+        cell.set(xticks=range(len(ticks)), xticklabels=ticks, title=title, xlabel="images")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles, _ = axes[0].get_legend_handles_labels()
+    for name, dash in zip(records, ("-", "--"), strict=False):
+        handles.append(Line2D([], [], color="0.3", linewidth=1, linestyle=dash, label=name))
+    place = {"loc": "outside lower center", "ncols": 3, "fontsize": 7.5}
+    right.legend(handles=handles, frameon=False, **place)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def digits(record: dict) -> Figure:
+    """What every digit costs models that have not seen it, before and after retraining of
+    inference, and models that have.
+
+    record: as `heldout.collect` returns it.
+    """
+    figure, axes = grid(1, 2, WIDTH, 2.5)
+    looks = {
+        "none": {"fillstyle": "full", "markersize": 5},
+        "inference": {"fillstyle": "none", "markersize": 5},
+        "saw": {"fillstyle": "full", "markersize": 2.5, "alpha": 0.6},
+    }
+    for cell, (score, label) in zip(axes.flat, SCORES.items(), strict=True):
+        for model, shift in zip(heldout.MODELS, (-0.15, 0.15), strict=True):
+            for condition, look in looks.items():
+                values = [of_digit(record, d, model, condition)[score] for d in heldout.DIGITS]
+                places = [d + shift for d in heldout.DIGITS]
+                words = f"{MODELS[model]}, {heldout.CONDITIONS[condition]}"
+                cell.plot(places, values, linestyle="", label=words, **LOOKS[model], **look)
+        cell.set(xticks=heldout.DIGITS, xlabel="the digit held out", ylabel=label)
+        cell.grid(axis="y", color="0.93", linewidth=0.6)
+        cell.set_axisbelow(True)
+    place = {"loc": "outside upper center", "ncols": 3, "fontsize": 7.5}
+    figure.legend(handles=axes.flat[0].lines, frameon=False, **place)
     return figure
 
 

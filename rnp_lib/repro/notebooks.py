@@ -48,6 +48,8 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig6d_controls",
         "fig6e_reuse",
         "fig6f_shots",
+        "fig6g_expected",
+        "fig6h_digits",
     ),
     "06_explore": (),
     "07_grammar": (
