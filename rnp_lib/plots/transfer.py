@@ -9,7 +9,16 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 from torch import Tensor
 
 from rnp_lib.analysis import heldout
-from rnp_lib.analysis.controls import CONDITIONS, MODELS, SAW, SHOTS, chosen, mean, yardstick
+from rnp_lib.analysis.controls import (
+    CONDITIONS,
+    FEW,
+    MODELS,
+    SAW,
+    SHOTS,
+    chosen,
+    mean,
+    yardstick,
+)
 from rnp_lib.analysis.fewshot import KINDS
 from rnp_lib.analysis.heldout import of_digit
 from rnp_lib.analysis.transfer import TASKS
@@ -115,8 +124,8 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
 
 @plt.rc_context(STYLE)
 def expected(drawn: dict[str, Tensor], records: dict[str, dict], reads: dict[str, float]) -> Figure:
-    """What a prior makes of few images: drawings, what new digits cost, and how many drawings are
-    read as the digit.
+    """What a prior makes of few images: drawings; nats that new digits cost less, beside those that
+    retraining the reader saves; and how many drawings are read as the digit.
 
     Args:
         drawn: by title, pictures (B, 1, H, W), a row of them.
@@ -137,18 +146,22 @@ def expected(drawn: dict[str, Tensor], records: dict[str, dict], reads: dict[str
         line[0].text(-0.15, 0.5, title, transform=line[0].transAxes, **place)
     axes = right.subplots(1, 2)
     ticks = ["none", *map(str, SHOTS)]
+    looks = dict(zip(FEW, ("k", *COLOURS), strict=False))
     for (name, record), dash in zip(records.items(), ("-", "--"), strict=False):
-        none = chosen(record, "tree", "none")
-        for colour, (kind, words) in zip(COLOURS, KINDS.items(), strict=False):
+        before, _ = mean(chosen(record, "tree", "none"), "nats")
+        for kind, colour in looks.items():
             every = [chosen(record, "tree", kind, shots=n) for n in SHOTS]
-            cost = [mean(trials, "nats") for trials in [none, *every]]
-            read = [(reads[name], 0.0), *(mean(trials, "read", "drawn") for trials in every)]
+            costs = [mean(trials, "nats") for trials in every]
+            lines = [[(0, 0), *((before - nats, stderr) for nats, stderr in costs)]]
+            if kind in KINDS:
+                shares = (mean(trials, "read", "drawn") for trials in every)
+                lines.append([(reads[name], 0), *shares])
             look = {"color": colour, "marker": "o", "markersize": 3, "linestyle": dash}
-            label = words if dash == "-" else None
-            for cell, line in zip(axes, (cost, read), strict=True):
+            label = FEW[kind] if dash == "-" else None
+            for cell, line in zip(axes, lines, strict=False):
                 values, stderrs = zip(*line, strict=True)
                 cell.errorbar(range(len(ticks)), values, stderrs, **look, linewidth=1, label=label)
-    for cell, title in zip(axes, ("−ELBO, nats", "drawings read as it"), strict=True):
+    for cell, title in zip(axes, ("nats saved", "drawings read as it"), strict=True):
         cell.set(xticks=range(len(ticks)), xticklabels=ticks, title=title, xlabel="images")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     handles, _ = axes[0].get_legend_handles_labels()
