@@ -1,16 +1,14 @@
-"""A plain VAE on covered digits and strange images, by the library's own measures."""
-
-import json
+"""Plain VAEs on covered digits, strange images and characters seen once, by the library's own
+measures."""
 
 import pytest
 import tiny
 import torch
-from click.testing import CliRunner
 
-from rnp_lib import data
-from rnp_lib.analysis import completion, likelihood, onevector
+from rnp_lib import alphabets, checkpoints, data
+from rnp_lib.analysis import completion, likelihood, oneshot, onevector
 from rnp_lib.analysis.classifier import Classifier
-from rnp_lib.cli import commands
+from rnp_lib.data import runs
 from rnp_lib.model import build
 from rnp_lib.presets import PRESETS
 
@@ -31,8 +29,10 @@ def few(monkeypatch):
     return sets
 
 
-def test_it_is_trained_as_the_tree_is():
-    own, tree = onevector.recipes()["vae"].config.to_dict(), PRESETS["mnist"].to_dict()
+@pytest.mark.parametrize("dataset", ["mnist", "omniglot"])
+def test_it_is_trained_as_the_tree_is(dataset):
+    own = onevector.recipes()[dataset].config.to_dict()
+    tree = PRESETS[dataset].to_dict()
     changed = {key for key in own if own[key] != tree[key]}
     assert changed <= {"model", "posterior", "drop", "extent"}  # what a VAE has none of
     assert own["model"] == "vae"
@@ -40,8 +40,8 @@ def test_it_is_trained_as_the_tree_is():
 
 @torch.no_grad()
 def test_scores_are_those_of_the_parts_of_the_library(few):
-    model = build(PRESETS["mnist-vae"], 0).eval()
-    found = onevector.measure(model)
+    model = build(onevector.recipes()["mnist"].config, 0).eval()
+    found = onevector.digits(model)
     assert (found["n_completed"], found["n"]) == (4, 200)
     x, _ = (of[:: onevector.STRIDE] for of in few["mnist"])
     covered = completion.cover(completion.COVERS["right half"], 28)
@@ -62,10 +62,44 @@ def test_some_images_are_some_of_them_each_once():
     assert len(onevector.some(images, 50)) == 20
 
 
-def test_evaluate_measures_it(few, tmp_path):
-    arguments = ["evaluate", "--peers", str(tmp_path), "--study", "onevector", "--json"]
-    result = CliRunner().invoke(commands, [*arguments, str(tmp_path / "found.json")])
-    assert result.exit_code == 0, result.output
-    record = json.loads((tmp_path / "found.json").read_text())
-    assert onevector.table(record) in result.output
-    assert record["vae"]["run"] == "mnist-vae"
+@pytest.fixture
+def drawn(few, monkeypatch):
+    """Six characters by four drawers, of which one is held back, and two runs of them."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = torch.rand(6, 1, 1, 28, 28, generator=generator)
+    images = (shapes + 0.1 * torch.rand(6, 4, 1, 28, 28, generator=generator)).clamp(0, 1)
+    few["omniglot"] = images.flatten(0, 1), torch.arange(6).repeat_interleave(4)
+    monkeypatch.setattr(alphabets, "DRAWERS", 4)
+    monkeypatch.setattr(alphabets, "labels", lambda *names: (5,))
+    monkeypatch.setattr(oneshot, "READINGS", 2)
+    of_runs = runs.drawn(few["omniglot"][0], few["omniglot"][1], 2, 0, way=5)
+    monkeypatch.setattr(runs, "official", lambda size: of_runs)
+    tree = build(tiny.config(image_size=28, posterior="tree"), 0).eval()
+    monkeypatch.setattr(checkpoints, "load", lambda name: tree)
+    return of_runs
+
+
+def test_characters_are_told_by_codes_and_drawn_anew(drawn, few):
+    assert torch.equal(
+        oneshot.background(few["omniglot"][0]), few["omniglot"][0].unflatten(0, (6, 4))[:5]
+    )
+    model = build(tiny.config(image_size=28, model="vae"), 0).eval()
+    found = onevector.characters(model)
+    for way in ("nats", "distance"):
+        assert [len(run) for run in found["answers"][way]] == [5, 5]
+        given = [torch.tensor(run) for run in found["answers"][way]]
+        assert oneshot.errors({way: given}, drawn, against=way)[f"error_{way}"] <= 1
+    assert {"right_vae", "right_vae_stderr", "moved_vae"} == found.keys() - {"answers"}
+
+
+def test_a_record_is_told_as_a_table(few, monkeypatch, tmp_path):
+    monkeypatch.setattr(onevector, "MEASURES", {"mnist": onevector.digits})
+    mnist = onevector.recipes()["mnist"]
+    monkeypatch.setattr(onevector, "recipes", lambda: {"mnist": mnist})
+    mnist.train(tmp_path)
+    record = onevector.collect(tmp_path)
+    assert record["mnist"]["run"] == "mnist-vae"
+    record["omniglot"] = {"numbers": {"right_vae": 0.5, "right_vae_stderr": 0.1}}
+    lines = onevector.table(record).splitlines()
+    assert len(lines) == 1 + 2 * len(completion.COVERS) + 2 + 1
+    assert "50.0% ± 10.0%" in lines[-1]

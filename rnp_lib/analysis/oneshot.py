@@ -13,6 +13,7 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
+from rnp_lib import alphabets
 from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.data.runs import Run
 from rnp_lib.model.batched import batched
@@ -132,6 +133,14 @@ def nearest(runs: Sequence[Run], near: Callable[[Tensor, Tensor], Tensor]) -> li
 def minus_distance(new: Tensor, known: Tensor) -> Tensor:
     """Minus the Euclidean distances of codes: how near they are where nothing is learned."""
     return -torch.cdist(new, known)
+
+
+def background(images: Tensor) -> Tensor:
+    """Of the images that models train on (N, 1, H, W), sorted, those of characters that are not
+    held back for validation: (C, 20, 1, H, W)."""
+    held = {*alphabets.labels(*alphabets.VALIDATION)}
+    every = images.unflatten(0, (-1, alphabets.DRAWERS))
+    return every[[i for i in range(len(every)) if i not in held]]
 
 
 def learned(background: Tensor, code: Code) -> Variation:
