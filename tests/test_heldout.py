@@ -52,16 +52,15 @@ def test_new_digits_are_measured_before_and_after_retraining(few):
     model = build(recipes[1, "tree"].config, 0).eval()
     found = heldout.measure(model)
     images, labels = few["test"]
-    assert found["none"]["new"]["n"] == int((labels == 1).sum())
-    assert found["none"]["old"]["n"] == int((labels != 1).sum())
+    assert found["none"]["n"] == int((labels == 1).sum())
     expected = transfer.summary((model.parse(images).canvas - images).square().flatten(1).sum(1))
     of_new = (model.parse(images[labels == 1]).canvas - images[labels == 1]).square()
-    assert found["none"]["new"]["sse"] == pytest.approx(float(of_new.flatten(1).sum(1).mean()))
-    assert found["inference"]["new"]["sse"] != found["none"]["new"]["sse"]
+    assert found["none"]["sse"] == pytest.approx(float(of_new.flatten(1).sum(1).mean()))
+    assert found["inference"]["sse"] != found["none"]["sse"]
     assert found["inference"]["validation_sse"] > 0
     every = heldout.measure(build(recipes[None, "tree"].config, 0).eval())
     assert [*every] == ["0", "1", "2"]
-    mean = np.mean([every[d]["new"]["sse"] for d in every])
+    mean = np.mean([every[d]["sse"] for d in every])
     assert mean == pytest.approx(expected["sse"], rel=1e-5)  # as many of each digit
 
 
@@ -85,10 +84,10 @@ def test_evaluate_holds_every_digit_out_and_says_what_it_costs(few, tmp_path):
     found = heldout.numbers(record)
     trees = [found[f"sse_none_tree_{d}"] for d in DIGITS]
     vaes = [found[f"sse_none_vae_{d}"] for d in DIGITS]
-    assert trees[1] == record["without"]["1"]["tree"]["numbers"]["none"]["new"]["sse"]
+    assert trees[1] == record["without"]["1"]["tree"]["numbers"]["none"]["sse"]
     assert found["sse_none_tree"] == pytest.approx(np.mean(trees))
     less = np.subtract(vaes, trees)
     assert found["sse_none_less"] == pytest.approx(less.mean())
     assert found["sse_none_less_stderr"] == pytest.approx(less.std(ddof=1) / 3**0.5)
-    saw = record["without"][""]["vae"]["numbers"]["2"]["new"]
+    saw = record["without"][""]["vae"]["numbers"]["2"]
     assert found["nats_saw_vae_2"] == saw["nats"]

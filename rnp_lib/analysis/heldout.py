@@ -41,20 +41,21 @@ def recipes() -> dict[tuple[int | None, str], Recipe]:
 
 
 def measure(model: ImageModel) -> dict[str, Any]:
-    """`transfer.scores` on test images: of a model without a digit, with "none" and "inference"
-    retrained, and the SSE of validation images; of one that saw all, by digit as "saw" others."""
+    """`transfer.score` on a digit's test images: of a model without it, with nothing retrained,
+    "none", and with "inference" retrained, with the SSE of validation images; of a model that saw
+    all digits, of each."""
     c = model.config
     halves = [data.load(c.dataset, part, c.image_size) for part in ("train", "test")]
     if not c.without:
         return {
-            str(digit): transfer.scores(model, transfer.split(Task(BASE, digit), *halves))
+            str(digit): transfer.score(model, transfer.split(Task(BASE, digit), *halves).new)
             for digit in DIGITS
         }
     images = transfer.split(Task(BASE, *c.without), *halves)
     adapted, validation = transfer.retrain(model, images.learn, images=(RETRAINED,))
     return {
-        "none": transfer.scores(model, images),
-        "inference": transfer.scores(adapted, images) | {"validation_sse": validation},
+        "none": transfer.score(model, images.new),
+        "inference": transfer.score(adapted, images.new) | {"validation_sse": validation},
     }
 
 
@@ -75,8 +76,8 @@ def collect(folder: Path) -> dict[str, Any]:
 def of_digit(record: dict, digit: int, model: str, condition: str) -> dict[str, float]:
     """What a model made of the test images of a digit: `transfer.summary`."""
     if condition == "saw":
-        return record["without"][""][model]["numbers"][str(digit)]["new"]
-    return record["without"][str(digit)][model]["numbers"][condition]["new"]
+        return record["without"][""][model]["numbers"][str(digit)]
+    return record["without"][str(digit)][model]["numbers"][condition]
 
 
 def numbers(record: dict) -> dict[str, float]:

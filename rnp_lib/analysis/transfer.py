@@ -293,8 +293,9 @@ def scores(model: ImageModel, images: Images) -> dict[str, dict[str, float]]:
 
     Nats are those of the model's own objective, whatever σ² it was retrained with.
     """
-    found = {"new": images.new, "old": images.old}
-    return {
-        which: summary(reconstruction_error(model, x), costs(model, x))
-        for which, x in found.items()
-    }
+    return {which: score(model, x) for which, x in (("new", images.new), ("old", images.old))}
+
+
+def score(model: ImageModel, x: Tensor) -> dict[str, float]:
+    """`summary` of a model on images (N, 1, H, W)."""
+    return summary(reconstruction_error(model, x), costs(model, x))
