@@ -105,12 +105,14 @@ def numbers(record: dict) -> dict[str, float]:
 def table(record: dict) -> str:
     """What each digit costs the tree and the VAE, as lines of text: SSE and nats an image."""
     found, lines = numbers(record), []
-    heads = [f"{what}, {model}" for what in CONDITIONS.values() for model in MODELS]
+    columns = [f"{condition}_{model}" for condition in CONDITIONS for model in MODELS]
     for score, title in (("sse", "SSE"), ("nats", "-ELBO, nats")):
-        lines.append(f"{title:14}" + "".join(f"{head:>26}" for head in heads))
-        for row in (*DIGITS, None):
-            end = "" if row is None else f"_{row}"
-            names = [f"{score}_{c}_{model}" for c in CONDITIONS for model in MODELS]
-            cells = (f"{found[name + end]:26.2f}" for name in names)
-            lines.append(f"{'mean' if row is None else row!s:14}" + "".join(cells))
+        lines.append(f"{title:14}" + "".join(f"{what:>24}" for what in CONDITIONS.values()))
+        lines.append(
+            f"{'digit':14}" + "".join(f"{model:>12}" for model in MODELS) * len(CONDITIONS)
+        )
+        for digit in (*map(str, DIGITS), "mean"):
+            end = "" if digit == "mean" else f"_{digit}"
+            cells = (f"{found[f'{score}_{column}{end}']:12.2f}" for column in columns)
+            lines.append(f"{digit:14}" + "".join(cells))
     return "\n".join(lines)

@@ -189,15 +189,15 @@ def numbers(record: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-# What `table` shows, by data set: names of numbers, and their heads.
-COLUMNS = {
+# What `table` shows, by data set: names of numbers, and in words.
+ROWS = {
     "mnist": {
         "sse": "SSE",
-        "nats": "-ELBO",
-        "iwae_nats": "bound",
-        "kl_root": "root",
-        "active": "active",
-        "sse_omniglot": "Omniglot",
+        "nats": "-ELBO, nats",
+        "iwae_nats": "bound, nats",
+        "kl_root": "root, nats",
+        "active": "in use",
+        "sse_omniglot": "SSE, Omniglot",
         "legible": "legible",
         "fid": "FID",
         "precision": "precision",
@@ -208,22 +208,22 @@ COLUMNS = {
     },
     "combinations": {
         "sse_seen": "SSE seen",
-        "sse_pair": "pair",
-        "sse_place": "place",
+        "sse_pair": "SSE new pairs",
+        "sse_place": "SSE places",
         "nats_seen": "nats seen",
-        "nats_pair": "pair",
-        "nats_place": "place",
+        "nats_pair": "nats pairs",
+        "nats_place": "nats places",
     },
 }
 
 
 def table(record: dict[str, Any]) -> str:
-    """A record as `collect` has it, as lines of text."""
+    """A record as `collect` has it, as lines of text: a column for each peer."""
     lines = []
     for dataset, found in record["peers"].items():
-        columns = COLUMNS[dataset]
-        lines.append(f"{dataset:46}" + "".join(f"{head:>10}" for head in columns.values()))
-        for peer, row in found.items():
-            values = (row["numbers"][name] for name in columns)
-            lines.append(f"{PEERS[peer].words:46}" + "".join(f"{value:10.3f}" for value in values))
-    return "\n".join(lines)
+        lines.append(f"{dataset:14}" + "".join(f"{peer:>10}" for peer in found))
+        for name, head in ROWS[dataset].items():
+            values = (row["numbers"][name] for row in found.values())
+            lines.append(f"{head:14}" + "".join(f"{value:10.3f}" for value in values))
+    words = {peer: PEERS[peer].words for found in record["peers"].values() for peer in found}
+    return "\n".join([*lines, *(f"{peer:8}{what}" for peer, what in words.items())])
