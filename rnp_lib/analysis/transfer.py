@@ -83,7 +83,7 @@ class Task:
 
 
 _SAW = "mnist-alphabet,images=200000"
-_KINDS = ("tree", "root", "vae", "wide")
+_KINDS = ("tree", "root", "vae")
 TASKS = {
     "7": Task("mnist-no7", digit=7, saw=_SAW, models=_KINDS),
     "8": Task("mnist-no8", digit=8, saw=_SAW, models=_KINDS),
