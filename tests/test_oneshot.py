@@ -79,7 +79,8 @@ def test_a_code_is_all_numbers_of_a_tree_and_first_that_of_the_image_itself(post
     assert found[:, : c.z_dim].equal(tree.z.double())
     assert found[:, -6:].equal(tree.children[-1].children[-1].u.double())
     read = oneshot.readings(code, images, copies=3, seed=0)
-    torch.testing.assert_close(read[:, 0], found)
+    # Rounded as float32, which differs with the size of a batch.
+    torch.testing.assert_close(read[:, 0].float(), found.float(), rtol=1e-4, atol=1e-5)
     assert (read[:, 1] != read[:, 2]).any()
     assert read.equal(oneshot.readings(code, images, copies=3, seed=0))
 
