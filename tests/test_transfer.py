@@ -477,7 +477,7 @@ def test_numbers_are_means_over_seeds_and_draws(record):
     )
     assert not [key for key in found if key.startswith("vae") and key.endswith("old")]
     table = controls.table({"digit 7": record})
-    assert len(table.splitlines()) == 2 + len(MODELS) * (len(CONDITIONS) + len(SAW))
+    assert len(table.splitlines()) == 2 + (1 + len(MODELS)) * (len(CONDITIONS) + len(SAW))
     # The least of every row of models is starred, in SSE and in nats.
     assert table.count("*") == 1 + 2 * (len(CONDITIONS) + len(SAW))
     terms = controls.terms(record).splitlines()

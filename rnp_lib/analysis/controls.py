@@ -332,7 +332,7 @@ def table(records: dict[str, dict]) -> str:
     A star marks the least of a column in each condition.
     """
     lines = ["SSE per image and -ELBO (nats) of new characters, mean ± s.e.; *: the least"]
-    lines.append(f"{'':45}" + "".join(f"{title:>28}" for title in records))
+    lines.append(f"{'':20}" + "".join(f"{title:>28}" for title in records))
     rows = [(condition, what, False) for condition, what in CONDITIONS.items()]
     rows += [(condition, f"saw them, {CONDITIONS[condition]}", True) for condition in SAW]
     for condition, what, saw in rows:
@@ -342,10 +342,11 @@ def table(records: dict[str, dict]) -> str:
             for title, record in records.items()
             for score in ("sse", "nats")
         }
+        lines.append(what)
         for model, who in MODELS.items():
             if not any(cells[model, title, "sse"] for title in records):
                 continue
-            line, what = f"{what:28}{who:17}", ""
+            line = f"  {who:18}"
             for title in records:
                 for score, width in (("sse", 14), ("nats", 14)):
                     found = cells[model, title, score]
