@@ -1,7 +1,6 @@
 """The command line: `rnp` and `data`, `train`, `transfer`, `evaluate`, `figures`, …"""
 
 import difflib
-import functools
 import json
 from dataclasses import replace
 from importlib import import_module
@@ -9,73 +8,21 @@ from pathlib import Path
 
 import click
 
-from rnp_lib.files import ROOT, Expected, check_writable, read_json, replacing, write_json
+from rnp_lib.files import ROOT, Expected, read_json, replacing, write_json
+from rnp_lib.options import (
+    OneOf,
+    as_folder,
+    as_picture,
+    device_option,
+    path_option,
+    settings_option,
+)
 from rnp_lib.presets import PRESETS
 
 # Everything else is imported by the commands that need it: torch takes seconds.
 
 
-class _OneOf(click.ParamType):
-    """One of names that a module knows."""
-
-    def __init__(self, name: str, module: str, names: str):
-        self.name, self.module, self.names = name, module, names
-
-    def convert(self, value: str, parameter, context) -> str:
-        known = list(getattr(import_module(f"rnp_lib.{self.module}"), self.names))
-        if value not in known:
-            self.fail(f"{value!r} is not one of {', '.join(known)}.", parameter, context)
-        return value
-
-
-_TASK = _OneOf("task", "analysis.transfer", "TASKS")
-
-
-def _usable(context: click.Context, option: click.Option, name: str | None):
-    import torch
-
-    from rnp_lib.machine import pick_device
-
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    usable = ["cpu", accelerator.type] if accelerator else ["cpu"]
-    if name and name.split(":")[0] not in usable:
-        raise ValueError(f"device {name!r} cannot be used: this machine has {', '.join(usable)}.")
-    return pick_device(name)
-
-
-def _file(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
-    if path:
-        check_writable(path)
-    return path
-
-
-def _picture(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kinds = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:] not in kinds:
-        raise ValueError(f"{path} cannot be drawn: its ending must be one of {', '.join(kinds)}.")
-    return _file(context, option, path)
-
-
-def _folder(context: click.Context, option: click.Option, path: Path | None) -> Path | None:
-    if path:
-        check_writable(path / "any")
-    return path
-
-
-_path_option = functools.partial(click.option, type=click.Path(path_type=Path), callback=_file)
-_settings_option = functools.partial(
-    click.option, "--set", "settings", multiple=True, metavar="KEY=VALUE"
-)
-_device_option = functools.partial(
-    click.option,
-    "--device",
-    callback=_usable,
-    help="cpu, cuda, ...; the GPU if there is one unless told.",
-)
+_TASK = OneOf("task", "analysis.transfer", "TASKS")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -104,8 +51,8 @@ def data_command(names):
 
 @commands.command("train")
 @click.argument("preset", type=click.Choice(sorted(PRESETS)))
-@_settings_option(help="Change a setting.")
-@_path_option("--out", callback=_folder, help="Folder of the run; runs/PRESET if not given.")
+@settings_option(help="Change a setting.")
+@path_option("--out", callback=as_folder, help="Folder of the run; runs/PRESET if not given.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
 @click.option(
     "--save-every",
@@ -114,7 +61,7 @@ def data_command(names):
     help="Minutes between states to go on from.",
 )
 @click.option("--tensorboard", is_flag=True, help="Log for TensorBoard too, to the same folder.")
-@_device_option()
+@device_option()
 def train_command(preset, settings, out, resume, save_every, tensorboard, device):
     """Train a model. Under `torchrun -m rnp_lib train PRESET`, with all its processes.
 
@@ -134,10 +81,10 @@ def train_command(preset, settings, out, resume, save_every, tensorboard, device
 
 @commands.command("transfer")
 @click.argument("task", type=_TASK)
-@click.option("--model", type=_OneOf("model", "analysis.controls", "MODELS"), default="tree")
+@click.option("--model", type=OneOf("model", "analysis.controls", "MODELS"), default="tree")
 @click.option(
     "--condition",
-    type=_OneOf("condition", "analysis.controls", "ADAPTING"),
+    type=OneOf("condition", "analysis.controls", "ADAPTING"),
     default="inference",
     help="What adapts to the new characters.",
 )
@@ -145,13 +92,13 @@ def train_command(preset, settings, out, resume, save_every, tensorboard, device
 @click.option("--seed", default=0, help="Of the model that starts, and of what follows.")
 @click.option("--shots", type=click.IntRange(1), help="Learn from so few images of the digit.")
 @click.option("--draw", default=0, help="Number that settles which these are.")
-@_settings_option(help="Change the recipe.")
+@settings_option(help="Change the recipe.")
 @click.option("--base", help="Model that starts, a name or a path; that of checkpoints/.")
-@_path_option(
+@path_option(
     "--out",
     help="The trial's record, .json, or its encoder; runs/encoder-TASK.safetensors if not given.",
 )
-@_device_option()
+@device_option()
 def transfer_command(task, model, condition, saw, seed, shots, draw, settings, base, out, device):
     """Run one trial of transfer: unless told, retrain what looks at images in a committed tree, its
     encoder and its reader, for characters that it has not seen."""
@@ -168,20 +115,22 @@ def transfer_command(task, model, condition, saw, seed, shots, draw, settings, b
 
 @commands.command("collect")
 @click.argument("task", type=_TASK)
-@click.argument("trials", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_path_option("--out", help="figures/transfer_TASK.json")
-def collect_command(task, trials, out):
+@click.argument(
+    "paths", metavar="TRIAL...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@path_option("--out", help="figures/transfer_TASK.json")
+def collect_command(task, paths, out):
     """Put records of a task's trials, as `rnp transfer` writes them, into one record."""
-    from rnp_lib.analysis import controls
+    from rnp_lib.analysis import controls, trials
 
-    record = controls.collect(task, trials)
+    record = controls.collect(task, paths)
     write_json(out or Path("figures") / f"transfer_{task}.json", record)
-    click.echo(controls.table({task: record}))
+    click.echo(trials.table({task: record}))
 
 
 @commands.command("classifier")
 @click.argument("dataset", type=click.Choice(["mnist", "fashion", "omniglot"]))
-@_path_option("--out", help="runs/classifier-DATASET.safetensors")
+@path_option("--out", help="runs/classifier-DATASET.safetensors")
 def classifier_command(dataset, out):
     """Train the small classifier that judges samples: some minutes on one CPU core."""
     from rnp_lib.analysis import classifier
@@ -204,17 +153,17 @@ def _write_plot(path: Path, figure) -> None:
 @click.option(
     "--iwae", type=click.IntRange(0), default=0, help="Also the bound of so many samples."
 )
-@_path_option("--json", "path", help="Also write the scores and the model's history here.")
-@_path_option("--plot", callback=_picture, help="Also draw the parses of four test images here.")
-@_path_option(
+@path_option("--json", "path", help="Also write the scores and the model's history here.")
+@path_option("--plot", callback=as_picture, help="Also draw the parses of four test images here.")
+@path_option(
     "--peers",
-    callback=_folder,
+    callback=as_folder,
     metavar="FOLDER",
     help="Score the tree and its peers instead, with runs in this folder: hours if none is there.",
 )
 @click.option(
     "--study",
-    type=_OneOf("study", "analysis.study", "STUDIES"),
+    type=OneOf("study", "analysis.study", "STUDIES"),
     default="peers",
     help="With --peers: on every measure, on each digit held out once, or a plain VAE on covered "
     "digits and on images of other kinds.",
@@ -257,7 +206,7 @@ def _evaluate_study(name: str, folder: Path, path: Path | None) -> None:
 @click.argument("one")
 @click.argument("other")
 @click.option("--data", "dataset", help="Data set or folder; what ONE was trained on if not given.")
-@_path_option("--plot", callback=_picture, help="Also draw what both make of eight test images.")
+@path_option("--plot", callback=as_picture, help="Also draw what both make of eight test images.")
 def compare_command(one, other, dataset, plot):
     """Two models on the same test images, their differences paired image by image."""
     from rnp_lib import checkpoints, data, plots
@@ -297,10 +246,10 @@ def map_command(checkpoint):
 
 
 @commands.command("bench")
-@_device_option(default="cpu", help="cpu, cuda, ...")
+@device_option(default="cpu", help="cpu, cuda, ...")
 @click.option("--learn", is_flag=True, help="Also time training to given errors on MNIST.")
-@_path_option("--json", "path", help="Also write all of it here.")
-@_path_option("--plot", callback=_picture, help="Also draw it here.")
+@path_option("--json", "path", help="Also write all of it here.")
+@path_option("--plot", callback=as_picture, help="Also draw it here.")
 def bench_command(device, learn, path, plot):
     """Measure training and parsing beside a naive port and a plain VAE; takes two minutes or so."""
     from rnp_lib import plots
@@ -318,9 +267,9 @@ def bench_command(device, learn, path, plot):
 
 
 @commands.command("gpu")
-@_device_option(help="cuda, ...; the GPU unless told, or cpu to try this out.")
+@device_option(help="cuda, ...; the GPU unless told, or cpu to try this out.")
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Of it all.")
-@_path_option("--out", callback=_folder, default="runs/gpu", help="Folder of record and model.")
+@path_option("--out", callback=as_folder, default="runs/gpu", help="Folder of record and model.")
 def gpu_command(device, share, out):
     """Do all that waits for a GPU, in less than ten minutes: tests, the benchmark, the recipe of
     MNIST, and of the paper's what fits."""
@@ -335,7 +284,7 @@ def gpu_command(device, share, out):
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "--mode",
-    type=_OneOf("mode", "repro.records", "MODES"),
+    type=OneOf("mode", "repro.records", "MODES"),
     default="full",
     help="quick, full or paper.",
 )

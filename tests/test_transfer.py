@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from rnp_lib import checkpoints, cli, data, plots
-from rnp_lib.analysis import controls, fewshot, reuse, transfer
+from rnp_lib.analysis import controls, fewshot, reuse, transfer, trials
 from rnp_lib.analysis.controls import CONDITIONS, FEW, MODELS, SAW, SHOTS, Trial
 from rnp_lib.analysis.likelihood import COSTS, log_prior
 from rnp_lib.analysis.programs import of_level
@@ -27,7 +27,7 @@ from rnp_lib.presets import PRESETS
 from rnp_lib.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-TASK = Task("tiny-no1", digit=1, saw="tiny", models=tuple(MODELS), seeds=2)
+TASK = Task("tiny-no1", digit=1, saw="tiny", models=dict.fromkeys(MODELS, 2))
 
 
 @pytest.fixture(scope="module")
@@ -414,14 +414,14 @@ def test_every_trial_of_the_plan_is_run_by_itself_and_all_make_a_record(world):
     assert [f["condition"] for f in record["trials"]] == [t.condition for t in planned]
     assert record["inputs"]["images"] == {"learn": 90, "new": 10, "old": 10}
     assert record["inputs"]["old"] == TASK.old
-    bases = [trial["base"] for trial in controls.chosen(record, "tree", "none", saw=True)]
+    bases = [trial["base"] for trial in trials.chosen(record, "tree", "none", saw=True)]
     for base, name in zip(bases, ("tiny", "tiny,seed=1"), strict=True):
         assert base["path"] == f"{name}.safetensors"
         assert base["sha256"] == sha256(checkpoints.find(name))
 
 
 def test_the_models_of_a_task_differ_in_what_they_say():
-    task = dataclasses.replace(TASKS["7"], models=tuple(MODELS))
+    task = dataclasses.replace(TASKS["7"], models=dict.fromkeys(MODELS, 1))
     starts = [trial.start(task) for trial in controls.plan(task) if not trial.seed]
     assert len(set(starts)) == 2 * len(MODELS)
     for start in starts:
@@ -429,7 +429,7 @@ def test_the_models_of_a_task_differ_in_what_they_say():
         assert PRESETS[preset].override(changes).posterior == (
             "tree" if start in (task.base, task.saw) else "root"
         )
-    of_omniglot = dataclasses.replace(TASKS["omniglot"], models=tuple(MODELS))
+    of_omniglot = dataclasses.replace(TASKS["omniglot"], models=dict.fromkeys(MODELS, 1))
     omniglot = {trial.model: trial.start(of_omniglot) for trial in controls.plan(of_omniglot)}
     assert omniglot["root"] == "omniglot-root"
     # A root of 96 numbers and four parts of 96 with a place of 6 each.
@@ -449,20 +449,20 @@ def sse(value):
 @pytest.fixture
 def record():
     """A whole record of digit 7, with two seeds, whose SSEs are made up."""
-    task = dataclasses.replace(TASKS["7"], models=tuple(MODELS), seeds=2)
-    trials = []
+    task = dataclasses.replace(TASKS["7"], models=dict.fromkeys(MODELS, 2))
+    made = []
     for i, trial in enumerate(controls.plan(task)):
         found = {"new": sse(1.0 + i)} | ({"old": sse(90.0 + i)} if trial.model == "tree" else {})
         found |= {"drawn": {"read": 0.25}} if trial.condition in fewshot.KINDS else {}
-        trials.append({**dataclasses.asdict(trial), **found})
-    return {"task": "7", "trials": trials}
+        made.append({**dataclasses.asdict(trial), **found})
+    return {"task": "7", "trials": made}
 
 
 def test_numbers_are_means_over_seeds_and_draws(record):
-    found = controls.numbers(record)
+    found = trials.numbers(record)
 
     def mean(*wanted, **more):
-        return np.mean([t["new"]["sse"] for t in controls.chosen(record, *wanted, **more)])
+        return np.mean([t["new"]["sse"] for t in trials.chosen(record, *wanted, **more)])
 
     assert found["vae_inference"] == mean("vae", "inference")
     assert found["vae_inference_nats"] == pytest.approx(mean("vae", "inference") + 6)
@@ -476,11 +476,12 @@ def test_numbers_are_means_over_seeds_and_draws(record):
         found["vae_inference"] / mean("tree", "none", saw=True)
     )
     assert not [key for key in found if key.startswith("vae") and key.endswith("old")]
-    table = controls.table({"digit 7": record})
-    assert len(table.splitlines()) == 2 + (1 + len(MODELS)) * (len(CONDITIONS) + len(SAW))
+    table = trials.table({"digit 7": record})
+    assert "there are several (tree 2, all from the root 2, plain VAE 2, " in table
+    assert len(table.splitlines()) == 3 + (1 + len(MODELS)) * (len(CONDITIONS) + len(SAW))
     # The least of every row of models is starred, in SSE and in nats.
     assert table.count("*") == 1 + 2 * (len(CONDITIONS) + len(SAW))
-    terms = controls.terms(record).splitlines()
+    terms = trials.terms(record).splitlines()
     assert len(terms) == 1 + 4 + 2  # of the old characters of the VAE nothing is known
     assert terms[1].split()[-4:] == ["1.0", "2.0", "3.0", f"{found['tree_none_nats']:.1f}"]
 
@@ -566,12 +567,12 @@ def test_a_trial_that_makes_no_sense_is_refused(settings, sentence):
 
 
 def test_means_over_trials_and_over_images():
-    trials = [{"new": {"sse": sse, "sse_stderr": 0.5}} for sse in (1.0, 2.0, 3.0)]
-    assert controls.mean(trials) == pytest.approx((2, 1 / 3**0.5))
-    assert controls.mean(trials[2:]) == (3, 0.5)
-    assert controls.mean(trials, which="old") is None
-    assert controls.mean(trials, "nats") is None
-    assert controls.mean([]) is None
+    three = [{"new": {"sse": sse, "sse_stderr": 0.5}} for sse in (1.0, 2.0, 3.0)]
+    assert trials.mean(three) == pytest.approx((2, 1 / 3**0.5))
+    assert trials.mean(three[2:]) == (3, 0.5)
+    assert trials.mean(three, which="old") is None
+    assert trials.mean(three, "nats") is None
+    assert trials.mean([]) is None
 
 
 # ---- the command line ----------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import copy
 import dataclasses
 import itertools
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,8 @@ class Task:
         digit: the class that `base` has not seen; None for the characters of a test split.
         saw: the run that is as `base` but has seen every class; None if there is none.
         root: the preset of the model with all chance in the root, where it has one of its own.
-        models: which models meet them, of `controls.MODELS`.
-        seeds: how many models, of as many seeds, meet the characters.
+        models: which models meet them, of `controls.MODELS`, and of each how many, of as many
+            seeds.
         old: in words, what forgetting is measured on.
     """
 
@@ -72,8 +73,7 @@ class Task:
     digit: int | None
     saw: str | None = None
     root: str | None = None
-    models: tuple[str, ...] = ("tree", "vae")
-    seeds: int = 1
+    models: Mapping[str, int] = field(default_factory=lambda: {"tree": 1, "vae": 1})
     old: str = "held-out test images of the digits it was trained on"
 
     def targets(self) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Task:
 
 
 _SAW = "mnist-alphabet,images=200000"
-_KINDS = ("tree", "root", "vae")
+_KINDS = {"tree": 1, "root": 1, "vae": 1}
 TASKS = {
     "7": Task("mnist-no7", digit=7, saw=_SAW, models=_KINDS),
     "8": Task("mnist-no8", digit=8, saw=_SAW, models=_KINDS),
@@ -91,7 +91,7 @@ TASKS = {
         "omniglot",
         digit=None,
         root="omniglot-root",
-        models=("tree", "root"),
+        models={"tree": 1, "root": 1},
         old="training images of characters it was trained on",
     ),
 }

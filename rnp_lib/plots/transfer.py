@@ -9,19 +9,11 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 from torch import Tensor
 
 from rnp_lib.analysis import heldout
-from rnp_lib.analysis.controls import (
-    CONDITIONS,
-    FEW,
-    MODELS,
-    SAW,
-    SHOTS,
-    chosen,
-    mean,
-    yardstick,
-)
+from rnp_lib.analysis.controls import CONDITIONS, FEW, MODELS, SAW, SHOTS
 from rnp_lib.analysis.fewshot import KINDS
 from rnp_lib.analysis.heldout import of_digit
 from rnp_lib.analysis.transfer import TASKS
+from rnp_lib.analysis.trials import chosen, mean, yardstick
 from rnp_lib.model.tree import ProgramTree
 from rnp_lib.plots.base import COLOURS, STYLE, coloured, grey, grid, show, turn_colour
 
