@@ -464,7 +464,10 @@ def test_numbers_are_means_over_seeds_and_draws(record):
     def mean(*wanted, **more):
         return np.mean([t["new"]["sse"] for t in trials.chosen(record, *wanted, **more)])
 
-    assert found["vae_inference"] == mean("vae", "inference")
+    of_seeds = [mean("vae", "inference", seed=seed) for seed in (0, 1)]
+    assert found["vae_inference"] == mean("vae", "inference") == np.mean(of_seeds)
+    assert of_seeds[0] != of_seeds[1]
+    assert trials.yardstick(record, seed=1) == mean("tree", "none", saw=True, seed=1)
     assert found["vae_inference_nats"] == pytest.approx(mean("vae", "inference") + 6)
     assert found["shots_20"] == mean("tree", "inference", shots=20)
     assert found["shots_5_rules"] == mean("tree", "rules", shots=5)

@@ -12,10 +12,17 @@ from rnp_lib.analysis.likelihood import COSTS
 
 
 def chosen(
-    record: dict, model: str, condition: str, saw: bool = False, shots: int | None = None
+    record: dict,
+    model: str,
+    condition: str,
+    saw: bool = False,
+    shots: int | None = None,
+    seed: int | None = None,
 ) -> list[dict]:
-    """The trials of a record, of whatever seeds and draws, of one model and condition."""
+    """The trials of a record of one model and condition, of whatever draws and, unless told, of
+    whatever seeds."""
     wanted = {"model": model, "condition": condition, "saw": saw, "shots": shots}
+    wanted |= {} if seed is None else {"seed": seed}
     return [trial for trial in record["trials"] if wanted.items() <= trial.items()]
 
 
@@ -31,10 +38,11 @@ def mean(trials: list[dict], what: str = "sse", which: str = "new") -> tuple[flo
     return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
-def yardstick(record: dict) -> float:
+def yardstick(record: dict, seed: int | None = None) -> float:
     """The SSE of the new characters that the tree's is compared with: of the tree that saw every
-    class or, where there is none, of the tree without retraining."""
-    return mean(chosen(record, "tree", "none", saw=True) or chosen(record, "tree", "none"))[0]
+    class or, where there is none, of the tree without retraining; of a seed, or the mean of all."""
+    saw = chosen(record, "tree", "none", saw=True, seed=seed)
+    return mean(saw or chosen(record, "tree", "none", seed=seed))[0]
 
 
 def groups(record: dict) -> dict[str, list[dict]]:

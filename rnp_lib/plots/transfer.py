@@ -78,7 +78,8 @@ def controls(records: dict[str, dict]) -> Figure:
 
 @plt.rc_context(STYLE)
 def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
-    """What few images of a digit give: images as they are drawn, and the SSEs behind them.
+    """What few images of a digit give the tree of seed 0: images as they are drawn, and the SSEs
+    behind them.
 
     Args:
         drawn: by title, pictures (B, 1, H, W) of the same B images.
@@ -96,13 +97,13 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
     axes = right.add_subplot()
     ticks = ["none", *map(str, SHOTS), "all"]
     for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-        every = [chosen(record, "tree", "none")]
-        every += [chosen(record, "tree", "inference", shots=n) for n in (*SHOTS, None)]
+        every = [chosen(record, "tree", "none", seed=0)]
+        every += [chosen(record, "tree", "inference", shots=n, seed=0) for n in (*SHOTS, None)]
         sses, stderrs = zip(*map(mean, every), strict=True)
         line = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1}
         axes.errorbar(range(len(ticks)), sses, stderrs, **line, label=name)
-        codes, _ = mean(chosen(record, "tree", "codes"))
-        for height, dash in ((codes, "--"), (yardstick(record), ":")):
+        codes, _ = mean(chosen(record, "tree", "codes", seed=0))
+        for height, dash in ((codes, "--"), (yardstick(record, seed=0), ":")):
             axes.axhline(height, color=colour, linestyle=dash, linewidth=0.9)
     axes.set(xticks=range(len(ticks)), xticklabels=ticks, ylim=0, ylabel="SSE per image")
     axes.set_xlabel("images of the digit that inference learns from")
@@ -116,8 +117,9 @@ def shots(drawn: dict[str, Tensor], records: dict[str, dict]) -> Figure:
 
 @plt.rc_context(STYLE)
 def expected(drawn: dict[str, Tensor], records: dict[str, dict], reads: dict[str, float]) -> Figure:
-    """What a prior makes of few images: drawings; nats that new digits cost less, beside those that
-    retraining the reader saves; and how many drawings are read as the digit.
+    """What the prior of the tree of seed 0 makes of few images: drawings; nats that new digits cost
+    less, beside those that retraining the reader saves; and how many drawings are read as the
+    digit.
 
     Args:
         drawn: by title, pictures (B, 1, H, W), a row of them.
@@ -140,7 +142,7 @@ def expected(drawn: dict[str, Tensor], records: dict[str, dict], reads: dict[str
     ticks = ["none", *map(str, SHOTS)]
     looks = dict(zip(FEW, ("k", *COLOURS), strict=False))
     for (name, record), dash in zip(records.items(), ("-", "--"), strict=False):
-        before, _ = mean(chosen(record, "tree", "none"), "nats")
+        before, _ = mean(chosen(record, "tree", "none", seed=0), "nats")
         for kind, colour in looks.items():
             every = [chosen(record, "tree", kind, shots=n) for n in SHOTS]
             costs = [mean(trials, "nats") for trials in every]
