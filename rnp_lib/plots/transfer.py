@@ -56,7 +56,7 @@ def controls(records: dict[str, dict]) -> Figure:
                             cell.errorbar(found[0], **place, **look, **filled)
             cell.set(xscale="log", xlabel=label, axisbelow=True, yticks=range(len(rows)))
             cell.set(ylim=(len(rows) - 0.5, -0.5), yticklabels=[])
-            cell.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            cell.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             cell.xaxis.set_major_formatter("{x:g}")
             cell.xaxis.set_minor_formatter("")
             cell.grid(axis="x", color="0.93", linewidth=0.6)
