@@ -470,6 +470,8 @@ def test_numbers_are_means_over_seeds_and_draws(record):
     assert trials.yardstick(record, seed=1) == mean("tree", "none", saw=True, seed=1)
     assert found["vae_inference_nats"] == pytest.approx(mean("vae", "inference") + 6)
     assert found["shots_20"] == mean("tree", "inference", shots=20)
+    saw = mean("tree", "none", saw=True, seed=0)
+    assert found["shots_20_ratio"] == pytest.approx(found["shots_20"] / saw)
     assert found["shots_5_rules"] == mean("tree", "rules", shots=5)
     assert found["shots_5_rules_read"] == 0.25
     assert "shots_5_read" not in found

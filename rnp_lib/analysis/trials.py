@@ -63,7 +63,9 @@ def numbers(record: dict) -> dict[str, float]:
     found = {}
     for key, trials in groups(record).items():
         sse, stderr = mean(trials)
-        found |= {key: sse, f"{key}_stderr": stderr, f"{key}_ratio": sse / yardstick(record)}
+        few = bool(trials[0]["shots"])  # which only the tree of seed 0 learns from
+        ratio = sse / yardstick(record, seed=0 if few else None)
+        found |= {key: sse, f"{key}_stderr": stderr, f"{key}_ratio": ratio}
         for what in ("nats", *COSTS):
             if cost := mean(trials, what):
                 found[f"{key}_{what}"] = cost[0]
