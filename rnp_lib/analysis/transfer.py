@@ -83,7 +83,7 @@ class Task:
 
 
 _SAW = "mnist-alphabet,images=200000"
-_KINDS = {"tree": 3, "root": 1, "vae": 3, "wide": 1}
+_KINDS = dict.fromkeys(("tree", "root", "vae", "wide"), 3)
 TASKS = {
     "7": Task("mnist-no7", digit=7, saw=_SAW, models=_KINDS),
     "8": Task("mnist-no8", digit=8, saw=_SAW, models=_KINDS),
@@ -91,7 +91,7 @@ TASKS = {
         "omniglot",
         digit=None,
         root="omniglot-root",
-        models={"tree": 1, "root": 1, "vae": 1, "wide": 1},
+        models=_KINDS,
         old="training images of characters it was trained on",
     ),
 }
