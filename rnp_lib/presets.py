@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from rnp_lib import alphabets
 from rnp_lib.config import Config
 
 # Sizes and training of the paper (Supplementary Material) and, where it is silent, of the authors'
@@ -54,6 +55,16 @@ _SCENES = Config(
     drop=0.0,  # trees of three levels lose too much by it
     images=(50_000, 100_000, 200_000),
 )
+# Up to three digits, anywhere, and their strokes.
+_COUNTING = Config(
+    dataset="counting",
+    without=(4,),
+    image_size=56,
+    patch_size=24,
+    extent=((0.4, 0.62), (1 / 4.3, 1 / 2.3)),
+    z_dim=64,
+    images=(50_000, 150_000),
+)
 
 
 def _root(config: Config, **changes) -> Config:
@@ -64,6 +75,10 @@ def _root(config: Config, **changes) -> Config:
 PRESETS: dict[str, Config] = {
     "mnist": _MNIST,
     "mnist-alphabet": _ALPHABET,
+    # Black or white, each pixel drawn once: by which published models are compared.
+    "mnist-binary": dataclasses.replace(
+        _MNIST, dataset="mnist-binary", likelihood="bernoulli", images=(200_000,)
+    ),
     # Digits painted with an ink and on a paper of their own.
     "mnist-colour": dataclasses.replace(_MNIST, channels=3, images=(400_000,)),
     # For transfer: a digit the model has never seen.
@@ -73,7 +88,12 @@ PRESETS: dict[str, Config] = {
     "mnist-vae": dataclasses.replace(_MNIST, model="vae"),
     "fashion": _FASHION,
     "omniglot": dataclasses.replace(_OMNIGLOT, reader_units=512),
+    # Without the alphabets whose pen strokes are known: to compare parts with people's strokes.
+    "omniglot-nopens": dataclasses.replace(
+        _OMNIGLOT, reader_units=512, without=alphabets.labels(*alphabets.WITH_STROKES)
+    ),
     "scenes": _SCENES,
+    "counting": _COUNTING,
     "mnist-root": _root(_MNIST, images=(700_000,)),
     "fashion-root": _root(_FASHION),
     "omniglot-root": _root(_OMNIGLOT),

@@ -63,11 +63,14 @@ FIGURES: dict[str, tuple[str, ...]] = {
         "fig8_peers",
         "fig8a_people",
         "fig8a_drawings",
+        "fig8a_eight",
         "fig8b_oneshot",
         "fig8b_runs",
         "fig8b_exemplars",
         "fig8c_equivariance",
         "fig8d_clusters",
+        "fig8e_counting",
+        "fig8e_canvases",
     ),
 }
 # Notebook -> the models that mode "paper" takes trained by the paper's recipe.
