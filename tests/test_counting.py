@@ -85,6 +85,17 @@ def test_a_part_too_many_or_too_few_is_a_wrong_count_and_a_wrong_name():
     assert (found["counted"], found["ari"]) == (0, 0)
 
 
+def test_a_cut_gives_each_pixel_to_the_part_that_draws_most_there():
+    truth = draw(DIGITS, LABELS, 10, seed=0)
+    found = counting.cut(pictures(truth), 1.0)
+    assert torch.equal(found, truth.owners)
+    assert (counting.cut(pictures(truth), 1e9) == -1).all()
+    words = counting.as_text(found)
+    assert len(words) == 10
+    assert set(words[0]) == {"."}
+    assert torch.equal(counting.from_text(words), found)
+
+
 def test_the_least_ink_is_what_gets_most_counts_right():
     sizes = torch.tensor([[5.0, 1.0, 0.2], [6.0, 4.0, 0.5], [0.1, 0.3, 0.0]])
     parts = sizes[:, :, None, None, None]
@@ -138,6 +149,8 @@ def test_evaluate_counts_with_models_that_have_not_seen_four(few, tmp_path):
     table = counting.table(record)
     assert table in result.output
     of_pieces = record["tree"]["numbers"]["pieces"]["4"]["counted"]
+    kept = record["tree"]["numbers"]["pieces"]["cuts"]
+    assert counting.from_text(kept).shape == (counting.SHOWN, 56, 56)
     lines = [line for line in table.splitlines() if counting.PIECES in line]
     assert len(lines) == 4
     assert f"{of_pieces:.3f} ± " in lines[0].rsplit("  ", 1)[1]

@@ -20,6 +20,7 @@ from rnp_lib.analysis.segmentation import foreground_ari
 from rnp_lib.analysis.study import Recipe
 from rnp_lib.data import splits
 from rnp_lib.data.counting import MOST, Counted
+from rnp_lib.data.scenes import SIDE
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import reconstruction_error
 from rnp_lib.model.rnp import RNP, ImageModel
@@ -35,6 +36,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 PIECES = "connected pieces"  # in words: what is counted beside parts
 CHOSEN = 2_000  # validation canvases on which it is chosen how much ink makes a part
 LARGEST = 8  # pieces that are looked at
+SHOWN = 10  # test canvases whose cuts are kept: two of each count
+LETTERS = ".abcdefgh"  # no part, the first, the second, …
 
 Parser = Callable[[Tensor], Tensor]  # images (N, 1, H, W) -> their parts (N, k, 1, H, W)
 
@@ -71,6 +74,24 @@ def least_ink(parts: Tensor, counts: Tensor) -> float:
     return tried[int(torch.stack(right).argmax())]
 
 
+def cut(parts: Tensor, least: float) -> Tensor:
+    """Of parts (N, k, 1, H, W) that count, which draws most at a pixel, -1 where none does: int64
+    (N, H, W)."""
+    most, label = (parts[:, :, 0] * (ink(parts) > least)[..., None, None]).max(1)
+    return label.masked_fill(most <= 0, -1)
+
+
+def as_text(labels: Tensor) -> list[str]:
+    """What `cut` finds, a word for each image, of a letter for each pixel."""
+    return ["".join(LETTERS[label + 1] for label in each) for each in labels.flatten(1).tolist()]
+
+
+def from_text(words: list[str]) -> Tensor:
+    """The labels (N, SIDE, SIDE) of which `as_text` made words."""
+    labels = [[LETTERS.index(letter) - 1 for letter in word] for word in words]
+    return torch.tensor(labels).view(-1, SIDE, SIDE)
+
+
 def scores(
     parts: Tensor, truth: Counted, least: float, reader: Classifier
 ) -> dict[str, dict[str, float]]:
@@ -92,8 +113,7 @@ def scores(
         "known": torch.minimum(found, there).sum(1) / truth.counts,
         "named": (found == there).all(1),
     }
-    most, label = (parts[:, :, 0] * inked[..., None, None]).max(1)
-    aris = foreground_ari(truth.owners, label.masked_fill(most <= 0, -1))
+    aris = foreground_ari(truth.owners, cut(parts, least))
     by_count: dict[str, dict[str, float]] = {}
     for count in truth.counts.unique().tolist():
         which, row = truth.counts == count, {}
@@ -107,10 +127,12 @@ def scores(
 
 
 def judged(parse: Parser, reader: Classifier, validation: Counted, test: Counted) -> dict[str, Any]:
-    """`scores` of a parser, and the ink from which on a part counts, chosen on the validation
-    canvases."""
+    """`scores` of a parser; the ink from which on a part counts, chosen on the validation canvases;
+    and how the first SHOWN test canvases are `cut`, as text."""
     least = least_ink(parse(_floats(validation)), validation.counts)
-    return {"least_ink": least, **scores(parse(_floats(test)), test, least, reader)}
+    found = parse(_floats(test))
+    shown = as_text(cut(found[:SHOWN], least))
+    return {"least_ink": least, "cuts": shown, **scores(found, test, least, reader)}
 
 
 def _floats(canvases: Counted) -> Tensor:
