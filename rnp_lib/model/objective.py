@@ -57,6 +57,7 @@ def error_nats(config: Config, canvas: Tensor, x: Tensor) -> Tensor:
     """
     if config.likelihood == "gaussian":
         return squared_error(canvas, x) / (2 * config.sigma2)
+    canvas = canvas.to(x.dtype)  # in bfloat16 there is nothing between 0.996 and 1
     p = canvas + (canvas.clamp(EDGE, 1 - EDGE) - canvas).detach()
     return -(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
 
