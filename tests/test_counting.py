@@ -90,10 +90,11 @@ def test_a_cut_gives_each_pixel_to_the_part_that_draws_most_there():
     found = counting.cut(pictures(truth), 1.0)
     assert torch.equal(found, truth.owners)
     assert (counting.cut(pictures(truth), 1e9) == -1).all()
-    words = counting.as_text(found)
-    assert len(words) == 10
-    assert set(words[0]) == {"."}
-    assert torch.equal(counting.from_text(words), found)
+    found[found == 0] = -1  # a digit that no part draws
+    words = counting.as_text(found, truth.owners)
+    assert [len(word) for word in words] == (truth.owners >= 0).flatten(1).sum(1).tolist()
+    assert set(words[1]) == {"."}
+    assert torch.equal(counting.from_text(words, truth.owners), found)
 
 
 def test_the_least_ink_is_what_gets_most_counts_right():
@@ -139,18 +140,33 @@ def test_what_is_chosen_is_chosen_on_validation_canvases_of_known_counts(few):
     assert set(counting.canvases(())[0].counts.tolist()) == {0, 1, 2, 3, 4}
 
 
+def test_models_differ_in_what_they_are_named_for():
+    found = {name: recipe.config for name, recipe in counting.recipes().items()}
+    assert {sum(config.images) for config in found.values()} == {200_000}
+    assert {config.without for name, config in found.items() if name != "saw"} == {(4,)}
+    assert found["saw"].without == ()
+    assert found["one"].tau == (4,)
+    assert found["one"].extent == found["tree"].extent[:1]
+    assert (found["root"].posterior, found["vae"].model) == ("root", "vae")
+
+
 def test_evaluate_counts_with_models_that_have_not_seen_four(few, tmp_path):
     arguments = ["evaluate", "--peers", str(tmp_path), "--study", "counting", "--json"]
     result = CliRunner().invoke(commands, [*arguments, str(tmp_path / "found.json")])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "found.json").read_text())
     assert [*record] == [*counting.MODELS]
-    assert [*record["vae"]["numbers"]] == ["sse"]
+    assert {*record["vae"]["numbers"]["3"]} == {"sse", "sse_stderr"}
     table = counting.table(record)
     assert table in result.output
     of_pieces = record["tree"]["numbers"]["pieces"]["4"]["counted"]
+    numbers = counting.numbers(record)
+    assert numbers["counted_4_pieces"] == of_pieces
+    assert numbers["sse_2_vae_stderr"] == record["vae"]["numbers"]["2"]["sse_stderr"]
+    assert "known_0_tree" not in numbers
     kept = record["tree"]["numbers"]["pieces"]["cuts"]
-    assert counting.from_text(kept).shape == (counting.SHOWN, 56, 56)
+    owners = data.counted("test").owners[: counting.SHOWN]
+    assert counting.from_text(kept, owners).shape == owners.shape
     lines = [line for line in table.splitlines() if counting.PIECES in line]
     assert len(lines) == 4
     assert f"{of_pieces:.3f} ± " in lines[0].rsplit("  ", 1)[1]

@@ -20,7 +20,6 @@ from rnp_lib.analysis.segmentation import foreground_ari
 from rnp_lib.analysis.study import Recipe
 from rnp_lib.data import splits
 from rnp_lib.data.counting import MOST, Counted
-from rnp_lib.data.scenes import SIDE
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import reconstruction_error
 from rnp_lib.model.rnp import RNP, ImageModel
@@ -29,12 +28,13 @@ from rnp_lib.model.rnp import RNP, ImageModel
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tree": ("tree", {}),
     "root": ("all chance in the root", {"posterior": "root"}),
-    "one": ("one level of four parts", {"tau": (4,)}),
+    "one": ("one level of four parts", {"tau": (4,), "extent": "(0.4,0.62)", "images": 200_000}),
     "vae": ("plain VAE", {"model": "vae"}),
     "saw": ("tree that saw four", {"without": ()}),
 }
 PIECES = "connected pieces"  # in words: what is counted beside parts
 CHOSEN = 2_000  # validation canvases on which it is chosen how much ink makes a part
+COUNTS = tuple(map(str, range(MOST + 1)))  # as records name them
 LARGEST = 8  # pieces that are looked at
 SHOWN = 10  # test canvases whose cuts are kept: two of each count
 LETTERS = ".abcdefgh"  # no part, the first, the second, …
@@ -81,15 +81,18 @@ def cut(parts: Tensor, least: float) -> Tensor:
     return label.masked_fill(most <= 0, -1)
 
 
-def as_text(labels: Tensor) -> list[str]:
-    """What `cut` finds, a word for each image, of a letter for each pixel."""
-    return ["".join(LETTERS[label + 1] for label in each) for each in labels.flatten(1).tolist()]
+def as_text(labels: Tensor, owners: Tensor) -> list[str]:
+    """What `cut` finds where there is ink, owners (N, H, W) being -1 elsewhere: a word for each
+    canvas, of a letter for each pixel."""
+    inked = (each[own >= 0].tolist() for each, own in zip(labels, owners, strict=True))
+    return ["".join(LETTERS[label + 1] for label in each) for each in inked]
 
 
-def from_text(words: list[str]) -> Tensor:
-    """The labels (N, SIDE, SIDE) of which `as_text` made words."""
-    labels = [[LETTERS.index(letter) - 1 for letter in word] for word in words]
-    return torch.tensor(labels).view(-1, SIDE, SIDE)
+def from_text(words: list[str], owners: Tensor) -> Tensor:
+    """The labels (N, H, W) of which `as_text` made words, -1 where there is no ink."""
+    labels = torch.full_like(owners, -1)
+    labels[owners >= 0] = torch.tensor([LETTERS.index(letter) - 1 for letter in "".join(words)])
+    return labels
 
 
 def scores(
@@ -128,10 +131,10 @@ def scores(
 
 def judged(parse: Parser, reader: Classifier, validation: Counted, test: Counted) -> dict[str, Any]:
     """`scores` of a parser; the ink from which on a part counts, chosen on the validation canvases;
-    and how the first SHOWN test canvases are `cut`, as text."""
+    and how the ink of the first SHOWN test canvases is `cut`, as text."""
     least = least_ink(parse(_floats(validation)), validation.counts)
     found = parse(_floats(test))
-    shown = as_text(cut(found[:SHOWN], least))
+    shown = as_text(cut(found[:SHOWN], least), test.owners[:SHOWN])
     return {"least_ink": least, "cuts": shown, **scores(found, test, least, reader)}
 
 
@@ -149,26 +152,37 @@ def canvases(without: tuple[int, ...]) -> tuple[Counted, Counted]:
 
 @torch.no_grad()
 def measure(model: ImageModel) -> dict[str, Any]:
-    """Of a model, by count, the squared error of test canvases, "sse", and of one with parts also
-    what `judged` has, with the same of connected pieces, "pieces"."""
+    """Of a model, by count, the squared error of test canvases, sse; of one with parts also what
+    `judged` has, and the same of connected pieces, "pieces"."""
     validation, test = canvases(model.config.without)
-    errors = reconstruction_error(model, _floats(test))
-    found: dict[str, Any] = {
-        "sse": {
-            str(count): mean_and_error("sse", errors[test.counts == count])
-            for count in range(MOST + 1)
-        }
-    }
+    found: dict[str, Any] = {}
     if model.config.model == "rnp":
         reader = load_classifier("mnist")
-        found |= judged(parts(model), reader, validation, test)
-        found["pieces"] = judged(pieces, reader, validation, test)
+        found = judged(parts(model), reader, validation, test)
+        found |= {"pieces": judged(pieces, reader, validation, test)}
+    errors = reconstruction_error(model, _floats(test))
+    for count in COUNTS:
+        of_count = mean_and_error("sse", errors[test.counts == int(count)])
+        found[count] = found.get(count, {}) | of_count
     return found
 
 
 def collect(folder: Path) -> dict[str, Any]:
     """The record, of runs in `folder`: by model what `Recipe.measured` has."""
     return {name: recipe.measured(folder, measure) for name, recipe in recipes().items()}
+
+
+def numbers(record: dict[str, Any]) -> dict[str, float]:
+    """All scores of a record as `collect` has it, SCORE_COUNT_PARSER and their standard errors,
+    _stderr; the parsers are MODELS and "pieces"."""
+    found: dict[str, float] = {}
+    of_parsers = {name: record[name]["numbers"] for name in MODELS}
+    for name, row in {**of_parsers, "pieces": of_parsers["tree"]["pieces"]}.items():
+        for count in COUNTS:
+            for score, value in row[count].items():
+                score, *error = score.split("_", 1)
+                found["_".join([score, count, name, *error])] = value
+    return found
 
 
 def rows(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -184,14 +198,13 @@ def table(record: dict[str, Any]) -> str:
         "known": "digits known",
         "named": "all named right",
         "ari": "ARI of ink",
+        "sse": "SSE",
     }
-    lines = [f"{'by how many digits there are':32}" + "".join(f"{n:>16}" for n in range(MOST + 1))]
-    for score, head in {**heads, "sse": "SSE"}.items():
+    lines = [f"{'by how many digits there are':32}" + "".join(f"{n:>16}" for n in COUNTS)]
+    for score, head in heads.items():
         lines.append(head)
         for words, found in rows(record).items():
-            if score == "sse":
-                found = found.get("sse", {})
-            row = [_cell(found.get(str(count), {}), score) for count in range(MOST + 1)]
+            row = [_cell(found[count], score) for count in COUNTS]
             if any(cell != "-" for cell in row):
                 lines.append(f"  {words:30}" + "".join(f"{cell:>16}" for cell in row))
     return "\n".join(lines)
