@@ -46,7 +46,8 @@ def test_models_differ_in_what_their_peers_differ_in():
 def test_evaluate_bounds_the_likelihood_of_each_model(tmp_path, monkeypatch):
     x = (torch.rand(300, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     monkeypatch.setattr(data, "load", lambda *_: (x, torch.zeros(300).long()))
-    monkeypatch.setattr(binary, "BOUNDS", {1: 40, 20: 20})
+    monkeypatch.setattr(binary, "DRAWS", (1, 5, 20))
+    monkeypatch.setattr(binary, "FEW", 20)
     config = tiny.config(dataset="mnist-binary", likelihood="bernoulli", posterior="tree")
     monkeypatch.setitem(PRESETS, "mnist-binary", config)
     monkeypatch.setattr(binary, "MODELS", ("tree", "vae", "iwae"))
@@ -59,8 +60,12 @@ def test_evaluate_bounds_the_likelihood_of_each_model(tmp_path, monkeypatch):
     assert binary.table(record) in result.output
     for row in record.values():
         found = row["numbers"]
-        assert (found["1"]["n"], found["20"]["n"]) == (40, 20)
+        assert (found["1"]["n"], found["20"]["n"]) == (300, 20)
         assert found["1"]["nats"] > 0
+    assert binary.numbers(record)["n_20"] == 20
+    for draws in ("1", "5", "20"):
+        nats = record["vae"]["numbers"][draws]["nats"]
+        assert binary.numbers(record)[f"bound_{draws}_vae"] == nats
     assert record["vae"]["numbers"]["kl_below"] == 0 < record["tree"]["numbers"]["kl_below"]
 
 
