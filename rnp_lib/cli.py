@@ -165,8 +165,8 @@ def _write_plot(path: Path, figure) -> None:
     "--study",
     type=OneOf("study", "analysis.study", "STUDIES"),
     default="peers",
-    help="With --peers: on every measure, on each digit held out once, or a plain VAE on covered "
-    "digits and on images of other kinds.",
+    help="With --peers: on every measure, on each digit held out once, a plain VAE on covered "
+    "digits and on images of other kinds, parts against people's pen strokes, or counting digits.",
 )
 def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from rnp_lib import alphabets
 from rnp_lib.config import Config
 
 # Sizes and training of the paper (Supplementary Material) and, where it is silent, of the authors'
@@ -54,6 +55,16 @@ _SCENES = Config(
     drop=0.0,  # trees of three levels lose too much by it
     images=(50_000, 100_000, 200_000),
 )
+# Up to three digits, anywhere, and their strokes.
+_COUNTING = Config(
+    dataset="counting",
+    without=(4,),
+    image_size=56,
+    patch_size=24,
+    extent=((0.4, 0.62), (1 / 4.3, 1 / 2.3)),
+    z_dim=64,
+    images=(50_000, 150_000),
+)
 
 
 def _root(config: Config, **changes) -> Config:
@@ -73,7 +84,12 @@ PRESETS: dict[str, Config] = {
     "mnist-vae": dataclasses.replace(_MNIST, model="vae"),
     "fashion": _FASHION,
     "omniglot": dataclasses.replace(_OMNIGLOT, reader_units=512),
+    # Without the alphabets whose pen strokes are known: to compare parts with people's strokes.
+    "omniglot-nopens": dataclasses.replace(
+        _OMNIGLOT, reader_units=512, without=alphabets.labels(*alphabets.WITH_STROKES)
+    ),
     "scenes": _SCENES,
+    "counting": _COUNTING,
     "mnist-root": _root(_MNIST, images=(700_000,)),
     "fashion-root": _root(_FASHION),
     "omniglot-root": _root(_OMNIGLOT),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rnp_lib.data import cache, official, sources
 from rnp_lib.data.combinations import KINDS, combinations
+from rnp_lib.data.counting import Counted, counting
 from rnp_lib.data.folder import in_colour as in_colour  # for users, as `digest`
 from rnp_lib.data.folder import read_folder
 from rnp_lib.data.images import SPLITS, Arrays, resize
@@ -22,13 +23,14 @@ from rnp_lib.data.scenes import scenes
 from rnp_lib.data.sources import DataUnavailable
 from rnp_lib.data.strokes import strokes
 
-NAMES = ("mnist", "fashion", "omniglot", "strokes", "combinations", "scenes")
+NAMES = ("mnist", "fashion", "omniglot", "strokes", "combinations", "scenes", "counting")
 CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 
 # The sets that are made here: split -> number of images, seed.
 STROKES = {"train": (60_000, 0), "test": (2_000, 1)}
 COMBINATIONS = {"train": (30_000, 0, KINDS[:1]), "test": (3_000, 1, KINDS)}  # and kinds
 SCENES = {"train": (30_000, 0), "test": (2_000, 1)}
+COUNTING = {"train": (40_000, 0), "test": (2_500, 1)}
 DRAWN = ("strokes", "combinations")
 
 
@@ -62,6 +64,8 @@ def load(
         return images.clone(), labels.clone()
     if name == "scenes":
         images, labels = scenes(*sources.obtain("mnist")[0][split], *SCENES[split])
+    elif name == "counting":
+        images, labels, *_ = counted(split)
     elif name in NAMES:
         images, labels = _official(name, size)[0][split]
     elif Path(name).is_dir():
@@ -69,6 +73,14 @@ def load(
     else:
         raise ValueError(f"{name!r} is neither one of {', '.join(NAMES)} nor a folder of PNGs")
     return resize(images, size).float() / 255, labels
+
+
+def counted(split: str) -> Counted:
+    """The canvases of "counting", whose labels are how many digits they hold, and what is on them.
+
+    Raises DataUnavailable if MNIST cannot be had.
+    """
+    return counting(*sources.obtain("mnist")[0][split], *COUNTING[split])
 
 
 def leave_out(images: Tensor, labels: Tensor, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -104,8 +116,8 @@ def fetch(name: str) -> str:
     if name in DRAWN:
         splits = STROKES if name == "strokes" else COMBINATIONS
         counts, where = [count for count, *_ in splits.values()], "drawn from a seed when loaded"
-    elif name == "scenes":
-        counts = [count for count, _ in SCENES.values()]
+    elif name in ("scenes", "counting"):
+        counts = [count for count, _ in (SCENES if name == "scenes" else COUNTING).values()]
         where = f"composed when loaded, of mnist {sources.obtain('mnist')[1]}"
     else:
         arrays, where = _official(name, 28)
