@@ -104,6 +104,9 @@ class Config:
     encoder: Literal["light", "resnet"] = "light"
 
     # Objective
+    # Of a pixel, given what is drawn: bernoulli is for images of nothing but black and white, and
+    # leaves sigma2 to the part term.
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     sigma2: Annotated[float, Field(gt=0, le=1e3)] = 0.1  # variance of a pixel
     part_term: Literal["canvas", "zoom"] = "canvas"
     part_weight: Annotated[float, Field(ge=0)] = 1.0  # lambda_part

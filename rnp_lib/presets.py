@@ -75,6 +75,10 @@ def _root(config: Config, **changes) -> Config:
 PRESETS: dict[str, Config] = {
     "mnist": _MNIST,
     "mnist-alphabet": _ALPHABET,
+    # Black or white, each pixel drawn once: by which published models are compared.
+    "mnist-binary": dataclasses.replace(
+        _MNIST, dataset="mnist-binary", likelihood="bernoulli", images=(200_000,)
+    ),
     # Digits painted with an ink and on a paper of their own.
     "mnist-colour": dataclasses.replace(_MNIST, channels=3, images=(400_000,)),
     # For transfer: a digit the model has never seen.

@@ -8,13 +8,15 @@ import pytest
 import slow_reference as slow
 import tiny
 import torch
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from rnp_lib.model import build
 from rnp_lib.model.objective import (
+    EDGE,
     Terms,
     canvas_part_term,
     constant,
+    error_nats,
     reconstruction_error,
     squared_error,
     terms,
@@ -62,7 +64,7 @@ def test_elbo_against_a_slow_one(k, feedback):
         elbos.append(likelihood.log_prob(x[b, 0]).sum() - kl_divergence(q, prior)[b].sum())
     loss = result.loss(sigma2, part_weight=0.0)
     expected = -torch.stack(elbos).mean()
-    torch.testing.assert_close(loss + constant(144, sigma2), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(loss + constant(model.config, 144), expected, rtol=1e-10, atol=1e-10)
     assert all(term.shape == (3,) for term in result)
     model.config = dataclasses.replace(model.config, part_weight=0.0)
     assert not terms(model, x, noise).part.any()
@@ -112,16 +114,48 @@ def test_terms_of_random_programs_against_slow_ones(prior_z, until):
 
 def test_constant_is_the_normalisation_of_a_gaussian():
     at_its_mean = Normal(torch.zeros(784), math.sqrt(0.05)).log_prob(torch.zeros(784)).sum()
-    assert constant(784, 0.05) == pytest.approx(-at_its_mean.item(), rel=1e-5)
+    config = dataclasses.replace(slow.SMALL, sigma2=0.05)
+    assert constant(config, 784) == pytest.approx(-at_its_mean.item(), rel=1e-5)
 
 
 def test_weights():
-    sse, kl, part = torch.tensor([[1.0, 3.0], [10.0, 30.0], [100.0, 300.0]])
-    t = Terms(sse, kl, part)
-    assert t.loss(0.25).item() == pytest.approx(2 * (2 + 200) + 20)
-    assert t.loss(0.25, part_weight=0.5).item() == pytest.approx(2 * (2 + 100) + 20)
-    assert t.loss(0.25, part_weight=0.0, kl_weight=0.1).item() == pytest.approx(2 * 2 + 2)
-    assert t.loss(0.25, kl_weight=0.0).item() == pytest.approx(2 * (2 + 200))
+    error, kl, part = torch.tensor([[1.0, 3.0], [10.0, 30.0], [100.0, 300.0]])
+    t = Terms(torch.full((2,), math.nan), error, kl, part)
+    assert t.loss(0.25).item() == pytest.approx(2 + 2 * 200 + 20)
+    assert t.loss(0.25, part_weight=0.5).item() == pytest.approx(2 + 2 * 100 + 20)
+    assert t.loss(0.25, part_weight=0.0, kl_weight=0.1).item() == pytest.approx(2 + 2)
+    assert t.loss(0.25, kl_weight=0.0).item() == pytest.approx(2 + 2 * 200)
+
+
+def test_the_bernoulli_likelihood_against_that_of_a_library():
+    config = dataclasses.replace(slow.SMALL, likelihood="bernoulli")
+    canvas = torch.tensor([-0.2, 0.0, 0.3, 0.6, 1.0, 1.7]).double().expand(2, 1, 6, 6)
+    canvas = canvas.clone().requires_grad_()
+    x = (torch.arange(72) % 5 < 2).double().view(2, 1, 6, 6)
+    found = error_nats(config, canvas, x)
+    p = canvas.detach().clamp(EDGE, 1 - EDGE)
+    log_p = Bernoulli(p).log_prob(x).sum((1, 2, 3))
+    torch.testing.assert_close(found, -log_p)
+    assert constant(config, 36) == 0
+    # The gradient is that at the clamped canvas, where there is none to follow too.
+    (gradient,) = torch.autograd.grad(found.sum(), canvas)
+    torch.testing.assert_close(gradient, (p - x) / (p * (1 - p)))
+
+
+@pytest.mark.parametrize("kind", [{}, {"model": "vae"}, {"model": "vae", "samples": 3}])
+def test_a_bernoulli_model_learns_by_it(kind):
+    config = tiny.config(likelihood="bernoulli", part_weight=0.0, **kind)
+    model = build(config, 0).double()
+    x = (torch.rand(4, 1, 16, 16) > 0.5).double()
+    noise = torch.randn(4, config.samples * config.noise).double()
+    found = terms(model, x, noise)
+    assert (found.error > 0).all()
+    torch.testing.assert_close(found.loss(config.sigma2), (found.error + found.kl).mean())
+    if config.samples == 1:
+        tree = model.infer(x, noise)
+        torch.testing.assert_close(found.error, error_nats(config, tree.canvas, x))
+    found.loss(config.sigma2).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_squared_error_is_summed_over_the_pixels_of_an_image():

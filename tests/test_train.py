@@ -32,7 +32,6 @@ from rnp_lib.checkpoints import CheckpointError
 from rnp_lib.config import Config
 from rnp_lib.data import splits
 from rnp_lib.model.encoder import MatrixConv2d
-from rnp_lib.model.objective import Terms
 from rnp_lib.training import loop, memory
 from rnp_lib.training import step as step_module
 from rnp_lib.training import trainer as trainer_module
@@ -824,7 +823,7 @@ def poison(monkeypatch, step):
         terms = true(*arguments)
         if next(count) != step:
             return terms
-        return Terms(terms.sse, terms.kl * torch.tensor([math.nan] + [1.0] * 7), terms.part)
+        return terms._replace(kl=terms.kl * torch.tensor([math.nan] + [1.0] * 7))
 
     monkeypatch.setattr(trainer_module, "terms", poisoned)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rnp_lib.analysis.classifier import Classifier
 from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.model.batched import batched
-from rnp_lib.model.objective import squared_error
+from rnp_lib.model.objective import error_nats, squared_error
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.tree import ProgramTree
 
@@ -69,7 +69,7 @@ def complete(
         noise = model.noise(len(image), seed + 1 + step)
         tree = model.infer(image, noise)
         image = tree.canvas.clamp(0, 1)
-    wrong = squared_error((1 - covered) * tree.canvas, seen) / (2 * model.config.sigma2)
+    wrong = error_nats(model.config, (1 - covered) * tree.canvas, seen)
     order = (wrong + tree.nats).view(-1, chains).argsort(1)
     rows = (order + chains * torch.arange(len(x), device=x.device)[:, None]).flatten()
     filled = (seen + covered * image)[rows].unflatten(0, (len(x), chains))
@@ -94,7 +94,7 @@ def by_descent(model: ImageModel, x: Tensor, covered: Tensor, steps: int = 100) 
 
     It is all that is left where one vector stands for the whole image; (B, C, H, W).
     """
-    covered, sigma2 = covered.to(x).expand(len(x), -1, -1, -1), model.config.sigma2
+    covered = covered.to(x).expand(len(x), -1, -1, -1)
     with torch.no_grad():
         z = model.noise(STARTS, 0)[:, : model.config.z_dim]
         drawn = batched(lambda part: model.unroll(part, model.config.depth).canvas, z)
@@ -102,8 +102,8 @@ def by_descent(model: ImageModel, x: Tensor, covered: Tensor, steps: int = 100) 
     optimiser = torch.optim.Adam([code], lr=0.1)
     for _ in range(steps + 1):
         canvas = model.unroll(code, model.config.depth).canvas
-        wrong = squared_error((1 - covered) * canvas, (1 - covered) * x)
-        loss = wrong / (2 * sigma2) + code.square().sum(1) / 2
+        wrong = error_nats(model.config, (1 - covered) * canvas, (1 - covered) * x)
+        loss = wrong + code.square().sum(1) / 2
         (code.grad,) = torch.autograd.grad(loss.sum(), code)
         optimiser.step()
     return (1 - covered) * x + covered * canvas.detach().clamp(0, 1)

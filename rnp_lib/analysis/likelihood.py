@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from rnp_lib.model.batched import batched
 from rnp_lib.model.chance import Chance, kl, log_density
-from rnp_lib.model.objective import constant, squared_error
+from rnp_lib.model.objective import constant, error_nats
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.tree import ProgramTree
 
@@ -29,16 +29,15 @@ def log_weights(
     """
     if samples < 1:
         raise ValueError(f"a bound takes at least one sample: got {samples}.")
-    sigma2 = model.config.sigma2
+    c, normaliser = model.config, constant(model.config, images[0].numel())
 
     def log_weight(x: Tensor) -> Tensor:
         columns = []
         for _ in range(samples):  # one tree an image at a time, however many the samples
-            noise = torch.randn(len(x), model.config.noise, generator=generator).to(x)
+            noise = torch.randn(len(x), c.noise, generator=generator).to(x)
             tree = model.infer(x, noise)
-            sse = squared_error(tree.canvas, x).double()
-            ratio = log_prior(tree) - log_posterior(tree)
-            columns.append(ratio - sse / (2 * sigma2) - constant(x[0].numel(), sigma2))
+            error = error_nats(c, tree.canvas, x).double()
+            columns.append(log_prior(tree) - log_posterior(tree) - error - normaliser)
         return torch.stack(columns, 1)
 
     return batched(log_weight, images)
@@ -95,7 +94,7 @@ def costs(model: ImageModel, images: Tensor, seed: int = 0) -> Tensor:
             sum((kl(getattr(p.posterior, name), getattr(p.prior, name)) for p in drawn), nothing)
             for name in "uz"
         )
-        error = squared_error(tree.canvas, x) / (2 * model.config.sigma2)
+        error = error_nats(model.config, tree.canvas, x)
         return torch.stack([error, tree.kl, places, programs], 1).double()
 
     return batched(cost, images)

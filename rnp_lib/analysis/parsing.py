@@ -140,7 +140,7 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     weights = likelihood.log_weights(model, images, samples, generator)
     scores |= mean_and_error("elbo", likelihood.elbo(weights)) | {"elbo_samples": samples}
-    constant = objective.constant(images[0].numel(), model.config.sigma2)
+    constant = objective.constant(model.config, images[0].numel())
     scores |= {"nats": -scores["elbo"] - constant}
     if iwae:
         few = images[:IWAE_IMAGES]

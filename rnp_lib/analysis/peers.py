@@ -19,7 +19,7 @@ from rnp_lib.analysis.parsing import mean_and_error
 from rnp_lib.analysis.study import Recipe
 from rnp_lib.data.combinations import KINDS, STROKES, Combinations, combinations
 from rnp_lib.model.batched import batched
-from rnp_lib.model.objective import squared_error
+from rnp_lib.model.objective import error_nats, squared_error
 from rnp_lib.model.rnp import RNP, ImageModel
 
 # Data set, which is also the preset that all peers of it start from -> images each is trained on.
@@ -118,7 +118,7 @@ def combined(model: ImageModel) -> dict[str, float]:
         sse = squared_error(model.infer(x).canvas, x)
         noise = torch.randn(len(x), model.config.noise, generator=generator)
         tree = model.infer(x, noise)
-        error = squared_error(tree.canvas, x) / (2 * model.config.sigma2)
+        error = error_nats(model.config, tree.canvas, x)
         return torch.stack([sse, error + tree.nats], 1).double()
 
     scores = dict(zip(("sse", "nats"), batched(score, images).unbind(1), strict=True))

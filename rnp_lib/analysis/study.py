@@ -13,7 +13,7 @@ from rnp_lib.training import loop
 
 # Modules of this package, each with `recipes`, `collect` and `table`; their records are
 # figures/NAME.json.
-STUDIES = ("peers", "heldout", "onevector", "pens", "counting")
+STUDIES = ("peers", "heldout", "onevector", "pens", "counting", "binary")
 
 
 class Recipe(NamedTuple):

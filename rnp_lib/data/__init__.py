@@ -23,7 +23,16 @@ from rnp_lib.data.scenes import scenes
 from rnp_lib.data.sources import DataUnavailable
 from rnp_lib.data.strokes import strokes
 
-NAMES = ("mnist", "fashion", "omniglot", "strokes", "combinations", "scenes", "counting")
+NAMES = (
+    "mnist",
+    "mnist-binary",
+    "fashion",
+    "omniglot",
+    "strokes",
+    "combinations",
+    "scenes",
+    "counting",
+)
 CACHE_VERSION = 1  # raise it when what is stored for Omniglot changes
 
 # The sets that are made here: split -> number of images, seed.
@@ -66,6 +75,9 @@ def load(
         images, labels = scenes(*sources.obtain("mnist")[0][split], *SCENES[split])
     elif name == "counting":
         images, labels, *_ = counted(split)
+    elif name == "mnist-binary":
+        images, labels = _official("mnist", size)[0][split]
+        images = binarised(images, SPLITS.index(split))
     elif name in NAMES:
         images, labels = _official(name, size)[0][split]
     elif Path(name).is_dir():
@@ -73,6 +85,14 @@ def load(
     else:
         raise ValueError(f"{name!r} is neither one of {', '.join(NAMES)} nor a folder of PNGs")
     return resize(images, size).float() / 255, labels
+
+
+def binarised(images: Tensor, seed: int) -> Tensor:
+    """Images uint8 as black or white pixels, 0 or 255, drawn once, each white with its brightness
+    as probability."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(images.shape, generator=generator) < images / 255
+    return drawn.to(torch.uint8) * 255
 
 
 def counted(split: str) -> Counted:
@@ -120,7 +140,7 @@ def fetch(name: str) -> str:
         counts = [count for count, _ in (SCENES if name == "scenes" else COUNTING).values()]
         where = f"composed when loaded, of mnist {sources.obtain('mnist')[1]}"
     else:
-        arrays, where = _official(name, 28)
+        arrays, where = _official("mnist" if name == "mnist-binary" else name, 28)
         counts = [len(arrays[split][0]) for split in SPLITS]
     return f"{name}: {counts[0]:,} training and {counts[1]:,} test images, {where}"
 

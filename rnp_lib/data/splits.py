@@ -7,7 +7,15 @@ from torch import Tensor
 
 from rnp_lib import alphabets
 
-IN_RANDOM_ORDER = ("mnist", "fashion", "strokes", "combinations", "scenes", "counting")
+IN_RANDOM_ORDER = (
+    "mnist",
+    "mnist-binary",
+    "fashion",
+    "strokes",
+    "combinations",
+    "scenes",
+    "counting",
+)
 # Label of the first character of Omniglot's alphabets that are held back.
 FIRST_HELD = min(alphabets.labels(*alphabets.VALIDATION))
 

@@ -12,34 +12,53 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rnp_lib.config import Config
 from rnp_lib.model.batched import batched
 from rnp_lib.model.rnp import ImageModel
 from rnp_lib.model.transforms import zoom
 from rnp_lib.model.tree import ProgramTree
 
+# Under the Bernoulli likelihood the least probability of black and of white, whatever is drawn.
+EDGE = 1e-3
+
 
 class Terms(NamedTuple):
-    """Per image, (B,). `sse` and `part` are summed squared errors, `kl` is in nats."""
+    """Per image, (B,). `sse` and `part` are summed squared errors, `error`, as `error_nats` has it,
+    and `kl` are in nats."""
 
     sse: Tensor
+    error: Tensor
     kl: Tensor
     part: Tensor
 
     def loss(self, sigma2: float, part_weight: float = 1.0, kl_weight: float = 1.0) -> Tensor:
-        """sse / 2σ² + KL + λ_part · part / 2σ², averaged over images, in nats.
+        """error + KL + λ_part · part / 2σ², averaged over images, in nats.
 
         Without part term and at kl_weight 1 it is the negative ELBO less `constant(...)`.
         """
-        squared = self.sse + part_weight * self.part
-        return (squared / (2 * sigma2) + kl_weight * self.kl).mean()
+        return (self.error + part_weight * self.part / (2 * sigma2) + kl_weight * self.kl).mean()
 
 
-def constant(pixels: int, sigma2: float) -> float:
-    """The normalisation of the Gaussian likelihood, in nats: pixels/2 · log 2πσ².
+def constant(config: Config, pixels: int) -> float:
+    """The normalisation of the Gaussian likelihood, in nats: pixels/2 · log 2πσ². Bernoulli's is 0.
 
     pixels: numbers of an image, three for each of its points where it is in colour.
     """
-    return pixels / 2 * math.log(2 * math.pi * sigma2)
+    if config.likelihood == "bernoulli":
+        return 0.0
+    return pixels / 2 * math.log(2 * math.pi * config.sigma2)
+
+
+def error_nats(config: Config, canvas: Tensor, x: Tensor) -> Tensor:
+    """-log p(x | canvas) of each image, less `constant(...)`: (B, ...) -> (B,).
+
+    A Gaussian's mean is the canvas. So is a Bernoulli's, within EDGE of 0 and 1; its gradient does
+    not stop there, so that ink can still be brought where none is drawn, or taken away.
+    """
+    if config.likelihood == "gaussian":
+        return squared_error(canvas, x) / (2 * config.sigma2)
+    p = canvas + (canvas.clamp(EDGE, 1 - EDGE) - canvas).detach()
+    return -(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
 
 
 def squared_error(canvas: Tensor, x: Tensor) -> Tensor:
@@ -87,7 +106,7 @@ def terms(
     sse = squared_error(tree.canvas, x)
     weighs = model.config.part_weight > 0  # else its cuts need not be drawn
     part = PART_TERMS[model.config.part_term](tree, x) if weighs else torch.zeros_like(sse)
-    return Terms(sse, tree.nats, part)
+    return Terms(sse, error_nats(model.config, tree.canvas, x), tree.nats, part)
 
 
 def importance_weighted_terms(model: ImageModel, x: Tensor, noise: Tensor) -> Terms:
@@ -100,11 +119,14 @@ def importance_weighted_terms(model: ImageModel, x: Tensor, noise: Tensor) -> Te
     draws = noise.unflatten(1, (model.config.samples, -1))  # (B, k, |z|)
     z = q.mean[:, None] + q.scale[:, None] * draws
     canvas = model.unroll(z.flatten(0, 1), model.config.depth).canvas
-    sse = squared_error(canvas, x.repeat_interleave(draws.shape[1], 0)).view(draws.shape[:2])
+    repeated = x.repeat_interleave(draws.shape[1], 0)
+    sse = squared_error(canvas, repeated).view(draws.shape[:2])
+    error = error_nats(model.config, canvas, repeated).view(draws.shape[:2])
     # log N(z; mean, scale) - log N(z; 0, 1): of both the same constant.
     kl = 0.5 * (z.square() - draws.square()).sum(-1) - q.scale.log().sum(-1)[:, None]
-    weights = (-sse / (2 * model.config.sigma2) - kl).detach().softmax(1)
-    return Terms((weights * sse).sum(1), (weights * kl).sum(1), torch.zeros_like(sse[:, 0]))
+    weights = (-error - kl).detach().softmax(1)
+    means = ((weights * term).sum(1) for term in (sse, error, kl))
+    return Terms(*means, torch.zeros_like(sse[:, 0]))
 
 
 def reconstruction_error(model: ImageModel, images: Tensor, until: int = 0) -> Tensor:
