@@ -201,7 +201,7 @@ def test_box_average_is_exact() -> None:
 
 
 def test_unknown_names_and_splits_are_refused() -> None:
-    with pytest.raises(ValueError, match="neither one of mnist, fashion"):
+    with pytest.raises(ValueError, match="neither one of mnist, mnist-binary, fashion"):
         data.load("no-such-set")
     with pytest.raises(ValueError, match="split 'valid'"):
         data.load("strokes", "valid")
