@@ -126,6 +126,8 @@ def few(monkeypatch):
         dataset="counting", without=(4,), image_size=56, posterior="tree", batch_size=16
     )
     monkeypatch.setitem(PRESETS, "counting", made)
+    words, _ = counting.MODELS["one"]
+    monkeypatch.setitem(counting.MODELS, "one", (words, {"tau": (4,)}))
 
 
 def test_what_is_chosen_is_chosen_on_validation_canvases_of_known_counts(few):
