@@ -14,7 +14,7 @@ from rnp_lib.presets import PRESETS
 
 def test_recipes_differ_from_those_of_seed_0_by_their_seed():
     found = seeds.recipes()
-    assert len(found) == (3 + 4) * len(seeds.SEEDS)
+    assert len(found) == 5 * 3 + 3 * (3 + 4)
     for (dataset, kind, seed), recipe in found.items():
         own, first = recipe.config.to_dict(), found[dataset, kind, 0].config.to_dict()
         assert own | {"seed": 0} == first
@@ -25,8 +25,9 @@ def test_those_of_seed_0_are_the_committed_models_and_the_peers():
     found = seeds.recipes()
     assert found["omniglot", "tree", 0].config == PRESETS["omniglot"]
     assert found["omniglot", "root", 0].config == PRESETS["omniglot-root"]
-    for kind in seeds.KINDS["combinations"]:
-        assert found["combinations", kind, 0] == peers.recipes()["combinations", kind]
+    for dataset in ("mnist", "combinations"):
+        for kind in seeds.KINDS[dataset]:
+            assert found[dataset, kind, 0] == peers.recipes()[dataset, kind]
 
 
 @pytest.mark.parametrize("changes", [{"posterior": "tree"}, {"model": "vae"}])
@@ -65,7 +66,8 @@ def test_what_seeds_say_is_put_together(record):
 
 def test_a_record_is_told_as_a_table(record):
     lines = seeds.table(record).splitlines()
-    assert len(lines) == 2 + 3 + 4
-    assert lines[1].startswith("tree ")
-    assert "0.250 ± 0.050" in lines[1]
-    assert "0.200 ± 0.000" in lines[2]
+    assert len(lines) == sum(1 + len(scores) for scores in seeds.SCORES.values()) + 4
+    line = lines[lines.index(next(line for line in lines if line.startswith("omniglot"))) + 1]
+    assert line.startswith("error, nats ")
+    assert line.split()[2:5] == ["0.250", "±", "0.050"]
+    assert line.split()[5:8] == ["0.200", "±", "0.000"]

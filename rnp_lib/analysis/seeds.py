@@ -1,5 +1,5 @@
 """How much of a result is its seed's: models that were trained as others are, from other starts, on
-one shot (figure 8b) and on new combinations of known strokes (figure 8)."""
+digits, on new combinations of known strokes (both figure 8) and on one shot (figure 8b)."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,19 @@ import torch
 from rnp_lib import data
 from rnp_lib.analysis import oneshot
 from rnp_lib.analysis.parsing import mean_and_error
-from rnp_lib.analysis.peers import BUDGETS, PEERS, combined
+from rnp_lib.analysis.peers import BUDGETS, PEERS, ROWS, combined, digits
 from rnp_lib.analysis.study import Recipe
 from rnp_lib.data import runs
 from rnp_lib.model.rnp import ImageModel
 
-SEEDS = (0, 1, 2)  # 0 is that of the committed models and of the peers
+# By data set, how many seeds: from 0, that of the committed models and of the peers.
+SEEDS = {"mnist": 5, "omniglot": 3, "combinations": 3}
 # By data set and kind of model, a preset and what differs from it.
 KINDS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "mnist": {
+        kind: ("mnist", {"images": BUDGETS["mnist"], **PEERS[kind].changes})
+        for kind in ("tree", "root", "vae")
+    },
     "omniglot": {
         "tree": ("omniglot", {}),
         "root": ("omniglot-root", {}),
@@ -35,7 +40,7 @@ def recipes() -> dict[tuple[str, str, int], Recipe]:
         (dataset, kind, seed): Recipe(preset, {**changes, **({"seed": seed} if seed else {})})
         for dataset, kinds in KINDS.items()
         for kind, (preset, changes) in kinds.items()
-        for seed in SEEDS
+        for seed in range(SEEDS[dataset])
     }
 
 
@@ -52,9 +57,10 @@ def one_shot(model: ImageModel) -> dict[str, float]:
     return {name: value for name, value in found.items() if not name.startswith("less")}
 
 
-MEASURES = {"omniglot": one_shot, "combinations": combined}
+MEASURES = {"mnist": digits, "omniglot": one_shot, "combinations": combined}
 # By data set, what is put together over seeds: names of numbers, and in words.
 SCORES = {
+    "mnist": ROWS["mnist"],
     "omniglot": {"error_nats": "error, nats", "error_distance": "by distance"},
     "combinations": {
         "sse_seen": "SSE, seen",
@@ -81,7 +87,7 @@ def numbers(record: dict[str, Any]) -> dict[str, float]:
     for dataset, kinds in KINDS.items():
         for name in (f"{score}_{kind}" for score in SCORES[dataset] for kind in kinds):
             score, kind = name.rsplit("_", 1)
-            rows = (record[dataset][f"{kind}_{seed}"]["numbers"] for seed in SEEDS)
+            rows = (record[dataset][f"{kind}_{seed}"]["numbers"] for seed in range(SEEDS[dataset]))
             values = torch.tensor([row[score] for row in rows], dtype=torch.float64)
             found |= mean_and_error(name, values)
             found |= {f"{name}_least": float(values.min()), f"{name}_most": float(values.max())}
@@ -92,12 +98,14 @@ def table(record: dict[str, Any]) -> str:
     """A record as `collect` has it, as lines of text: means over seeds, with their errors."""
     found, lines = numbers(record), []
     for dataset, kinds in KINDS.items():
-        heads = "".join(f"{words:>18}" for words in SCORES[dataset].values())
-        lines.append(f"{f'{dataset}, {len(SEEDS)} seeds':32}{heads}")
-        for kind in kinds:
+        lines.append(
+            f"{f'{dataset}, {SEEDS[dataset]} seeds':24}" + "".join(f"{k:>18}" for k in kinds)
+        )
+        for score, words in SCORES[dataset].items():
             cells = (
                 f"{found[f'{score}_{kind}']:.3f} ± {found[f'{score}_{kind}_stderr']:.3f}"
-                for score in SCORES[dataset]
+                for kind in kinds
             )
-            lines.append(f"{PEERS[kind].words:32}" + "".join(f"{cell:>18}" for cell in cells))
-    return "\n".join(lines)
+            lines.append(f"{words:24}" + "".join(f"{cell:>18}" for cell in cells))
+    used = {kind: PEERS[kind].words for kinds in KINDS.values() for kind in kinds}
+    return "\n".join([*lines, *(f"{kind:8}{words}" for kind, words in used.items())])
