@@ -49,8 +49,8 @@ class Config:
     """
 
     # To compare with, a plain decoder in place of the programs. vae: of one vector; hvae: of two,
-    # with as many numbers in all as a tree is drawn with.
-    model: Literal["rnp", "vae", "hvae"] = "rnp"
+    # with as many numbers in all as a tree is drawn with. air: objects without parts, by Pyro.
+    model: Literal["rnp", "vae", "hvae", "air"] = "rnp"
 
     # What the image says about: every program of the tree, or the root alone, all others following
     # from it (the paper).
@@ -154,7 +154,12 @@ class Config:
             f"a child must be smaller than its parent: extent {', '.join(wide)} with shear "
             f"{self.shear} needs 0 < min <= max < {1 / stretch:.3f}.": wide,
             f"image_size must be a multiple of 4 for the plain VAE: got {self.image_size}.": (
-                self.model != "rnp" and self.image_size % 4
+                self.model in ("vae", "hvae") and self.image_size % 4
+            ),
+            "AIR finds objects without parts, grey ones by a Gaussian: give tau one entry, and "
+            "leave channels=1 and likelihood=gaussian.": (
+                self.model == "air"
+                and (self.depth, self.channels, self.likelihood) != (1, 1, "gaussian")
             ),
             "dabs stand in for the patches of programs, which a plain VAE has not: set dabs=0.": (
                 self.model != "rnp" and self.dabs

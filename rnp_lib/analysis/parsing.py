@@ -133,12 +133,12 @@ def evaluate(
         shares = x.new_zeros(len(x), 0) if tree.parts is None else ink_share(tree)
         return torch.stack([found[name] for name in names], 1), shares
 
+    generator = torch.Generator().manual_seed(seed)
+    weights = likelihood.log_weights(model, images, samples, generator)
     rows, shares = (found.double() for found in batched(score, images))
     means = dict(zip(names, rows.mean(0).tolist(), strict=True))
     scores = {"n": len(images), **mean_and_error("sse", rows[:, names.index("sse")])}
     scores |= {**means, "mse": means["sse"] / images[0].numel()}
-    generator = torch.Generator().manual_seed(seed)
-    weights = likelihood.log_weights(model, images, samples, generator)
     scores |= mean_and_error("elbo", likelihood.elbo(weights)) | {"elbo_samples": samples}
     constant = objective.constant(model.config, images[0].numel())
     scores |= {"nats": -scores["elbo"] - constant}

@@ -9,6 +9,18 @@ from rnp_lib.model.vae import HierarchicalVAE, PlainVAE
 MODELS = {"rnp": RNP, "vae": PlainVAE, "hvae": HierarchicalVAE}
 
 
+def _kind(name: str) -> type[ImageModel]:
+    if name != "air":
+        return MODELS[name]
+    try:
+        from rnp_lib.model.air import AIR
+    except ImportError:
+        raise ValueError(
+            "AIR is written in Pyro, which is not installed: `pip install 'pyro-ppl>=1.9.1,<1.10'`."
+        ) from None
+    return AIR
+
+
 def build(config: Config, seed: int | None = None) -> ImageModel:
     """A new, untrained model of the kind that its configuration names.
 
@@ -19,4 +31,4 @@ def build(config: Config, seed: int | None = None) -> ImageModel:
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU
-        return MODELS[config.model](config)
+        return _kind(config.model)(config)

@@ -6,8 +6,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from rnp_lib.model.objective import terms
-from rnp_lib.training.trainer import Trainer
+from rnp_lib.training.trainer import Objective, Trainer
 
 TRIED = 2  # images that the estimate is made from
 MORE = 1.3  # than what the graph holds: gradients on their way back
@@ -42,6 +41,6 @@ def held_by_an_image(trainer: Trainer) -> float:
 
     x, noise, seen = (torch.zeros_like(t[:TRIED]) for t in (update.x, update.noise, update.seen))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = terms(model, x, noise, 0, seen).loss(trainer.config.sigma2)  # holds the graph
+        loss, _ = Objective(model)(x, noise, seen, 0, update.kl_weight)  # holds the graph
     del loss
     return sum(held.values()) / len(x)

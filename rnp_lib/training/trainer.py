@@ -36,6 +36,8 @@ class Objective(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor, seen: Tensor, until: int, kl_weight: Tensor):
         c = self.model.config
+        if c.model == "air":
+            return self.model.loss(x, noise, kl_weight)
         t = terms(self.model, x, noise, until, seen)
         loss = t.loss(c.sigma2, c.part_weight, kl_weight)
         return loss, torch.stack([loss, t.sse.mean(), t.kl.mean(), t.part.mean()]).detach()
@@ -102,7 +104,8 @@ class Trainer:
             self.objective = DistributedDataParallel(self.objective)
         self.precision = precision(config, device)
         self.optimisers = make_optimisers(self.model, self.precision)
-        replay = device.type == "cuda" and self.world == 1
+        # Pyro draws as it goes, which a recorded step could not.
+        replay = device.type == "cuda" and self.world == 1 and config.model != "air"
         share = self.batches.images[: config.batch_size // self.world]
         self.update = Step(self.objective, self.optimisers, config, share, self.precision, replay)
         self.average = AveragedModel(self.model)
