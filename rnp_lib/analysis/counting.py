@@ -22,13 +22,23 @@ from rnp_lib.data import splits
 from rnp_lib.data.counting import MOST, Counted
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import reconstruction_error
-from rnp_lib.model.rnp import RNP, ImageModel
+from rnp_lib.model.rnp import ImageModel
 
+AIR = {
+    "model": "air",
+    "tau": (4,),
+    "extent": "(0.4,0.62)",
+    "optimiser": "adam",
+    "lr": 1e-3,
+    "kl_warmup": 100_000,
+}
 # In words, and what differs from the tree.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tree": ("tree", {}),
     "root": ("all chance in the root", {"posterior": "root"}),
     "one": ("one level of four parts", {"tau": (4,), "extent": "(0.4,0.62)", "images": 200_000}),
+    "air": ("AIR", {**AIR, "images": 200_000}),
+    "longer": ("AIR, three times as long", {**AIR, "images": 600_000}),
     "vae": ("plain VAE", {"model": "vae"}),
     "saw": ("tree that saw four", {"without": ()}),
 }
@@ -47,8 +57,8 @@ def recipes() -> dict[str, Recipe]:
     return {name: Recipe("counting", changes) for name, (_, changes) in MODELS.items()}
 
 
-def parts(model: RNP) -> Parser:
-    """The root's parts, each where it lies."""
+def parts(model: ImageModel) -> Parser:
+    """The root's parts, each where it lies; of AIR its objects."""
     return lambda images: batched(lambda x: model.parse(x).parts, images)
 
 
@@ -156,7 +166,7 @@ def measure(model: ImageModel) -> dict[str, Any]:
     `judged` has, and the same of connected pieces, "pieces"."""
     validation, test = canvases(model.config.without)
     found: dict[str, Any] = {}
-    if model.config.model == "rnp":
+    if model.config.model != "vae":
         reader = load_classifier("mnist")
         found = judged(parts(model), reader, validation, test)
         found |= {"pieces": judged(pieces, reader, validation, test)}
