@@ -126,8 +126,10 @@ def few(monkeypatch):
         dataset="counting", without=(4,), image_size=56, posterior="tree", batch_size=16
     )
     monkeypatch.setitem(PRESETS, "counting", made)
-    words, _ = counting.MODELS["one"]
-    monkeypatch.setitem(counting.MODELS, "one", (words, {"tau": (4,)}))
+    brief = {"one": {"tau": (4,)}, "air": {"model": "air", "tau": (4,)}}
+    brief["longer"] = brief["air"] | {"images": 320}
+    for name, changes in brief.items():
+        monkeypatch.setitem(counting.MODELS, name, (counting.MODELS[name][0], changes))
 
 
 def test_what_is_chosen_is_chosen_on_validation_canvases_of_known_counts(few):
@@ -144,11 +146,14 @@ def test_what_is_chosen_is_chosen_on_validation_canvases_of_known_counts(few):
 
 def test_models_differ_in_what_they_are_named_for():
     found = {name: recipe.config for name, recipe in counting.recipes().items()}
-    assert {sum(config.images) for config in found.values()} == {200_000}
+    assert sum(found["longer"].images) == 600_000
+    assert found["longer"].override(["images=200000"]) == found["air"]
+    assert {sum(config.images) for name, config in found.items() if name != "longer"} == {200_000}
     assert {config.without for name, config in found.items() if name != "saw"} == {(4,)}
     assert found["saw"].without == ()
     assert found["one"].tau == (4,)
-    assert found["one"].extent == found["tree"].extent[:1]
+    assert found["air"].tau == (4,)
+    assert found["one"].extent == found["air"].extent == found["tree"].extent[:1]
     assert (found["root"].posterior, found["vae"].model) == ("root", "vae")
 
 
@@ -159,6 +164,7 @@ def test_evaluate_counts_with_models_that_have_not_seen_four(few, tmp_path):
     record = json.loads((tmp_path / "found.json").read_text())
     assert [*record] == [*counting.MODELS]
     assert {*record["vae"]["numbers"]["3"]} == {"sse", "sse_stderr"}
+    assert {"counted", "ari", "sse"} < {*record["air"]["numbers"]["3"]}
     table = counting.table(record)
     assert table in result.output
     of_pieces = record["tree"]["numbers"]["pieces"]["4"]["counted"]

@@ -23,7 +23,11 @@ def few(monkeypatch):
 
 
 def test_models_are_those_of_omniglot_without_the_eight_alphabets():
-    for name, recipe in pens.recipes().items():
+    recipes = pens.recipes()
+    air = recipes.pop("air").config
+    assert (air.model, air.tau, air.images) == ("air", (4,), (450_000,))
+    assert air.without == alphabets.labels(*alphabets.WITH_STROKES)
+    for name, recipe in recipes.items():
         own = recipe.config.to_dict()
         assert own["without"] == alphabets.labels(*alphabets.WITH_STROKES)
         like = PRESETS["omniglot" if name == "tree" else "omniglot-root"].to_dict()

@@ -43,6 +43,17 @@ def test_frames_without_a_score_are_empty_and_names_stand_below_the_last():
     assert figure.axes[1].get_xticklabels()[0].get_text() == "who"
 
 
+def test_curves_over_counts_are_marked_at_whole_numbers():
+    by_amount = {0: {"a": 0.5}, 1: {"a": 1.0}}
+    figure = evaluation.curves({"who": {"things": by_amount}}, {"a": "share"})
+    (axis,) = figure.axes
+    assert axis.lines[0].get_xydata().tolist() == [[0, 0.5], [1, 1]]
+    assert all(tick == round(tick) for tick in axis.get_xticks())
+    by_amount = {0.0: {"a": 0.5}, 0.5: {"a": 1.0}}
+    figure = evaluation.curves({"who": {"sizes": by_amount}}, {"a": "share"})
+    assert any(tick != round(tick) for tick in figure.axes[0].get_xticks())
+
+
 def test_sheets_show_drawings_in_their_places():
     drawings = torch.zeros(2, 3, 1, 4, 4)
     drawings[1, 2] = 1

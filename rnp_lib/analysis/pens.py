@@ -8,18 +8,20 @@ import torch
 
 from rnp_lib.analysis import people
 from rnp_lib.analysis.study import Recipe
-from rnp_lib.model.rnp import RNP
+from rnp_lib.model.rnp import ImageModel
 from rnp_lib.presets import PRESETS
 
 MODELS = {  # what differs from the tree
     "tree": {},
     "root": {"posterior": "root", "batch_size": PRESETS["omniglot-root"].batch_size},
+    "air": {"model": "air", "tau": (4,), "optimiser": "adam", "lr": 1e-3},
 }
 WORDS = {
     "tree": "parts",
     "tree_sub": "sub-parts",
     "root": "parts, chance in the root",
     "root_sub": "its sub-parts",
+    "air": "objects of AIR",
     "skeleton": "skeleton, cut at branches",
     "kmeans": "k-means, 4 clumps",
     "components": "connected pieces",
@@ -34,7 +36,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 @torch.no_grad()
-def measure(model: RNP) -> dict[str, float]:
+def measure(model: ImageModel) -> dict[str, float]:
     """`people.compare` of a model's parts, "model", its sub-parts and `people.RIVALS`, on drawings
     of two strokes or more of all eight alphabets."""
     drawings = people.by_people(size=model.config.image_size)

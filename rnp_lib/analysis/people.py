@@ -19,7 +19,7 @@ from rnp_lib.analysis.segmentation import foreground_ari, found_labels, position
 from rnp_lib.data import pen
 from rnp_lib.data.strokes import strokes
 from rnp_lib.model.batched import batched
-from rnp_lib.model.rnp import RNP
+from rnp_lib.model.rnp import ImageModel
 
 INK = 0.25  # a pixel above this is ink
 NEAR = 1.0  # pixels: ink that two strokes pass within this distance belongs to neither
@@ -193,7 +193,7 @@ def generated(n: int, seed: int) -> Drawings:
     return Drawings(made.images, made.parts, torch.arange(n))
 
 
-def parts(model: RNP, images: Tensor) -> dict[str, Tensor]:
+def parts(model: ImageModel, images: Tensor) -> dict[str, Tensor]:
     """Which part, and which sub-part, draws most at each pixel of images (N, 1, H, W): int64
     (N, H, W), -1 where none draws."""
 
@@ -213,7 +213,7 @@ def over_characters(name: str, values: Tensor, characters: Tensor) -> dict[str, 
     return {name: float(means.mean()), f"{name}_stderr": float(means.std() / len(means) ** 0.5)}
 
 
-def cuts(models: dict[str, RNP], drawings: Drawings) -> dict[str, Tensor]:
+def cuts(models: dict[str, ImageModel], drawings: Drawings) -> dict[str, Tensor]:
     """How each model, by name, cuts drawings into parts and sub-parts ("NAME_sub"), and how each of
     RIVALS does: int64 (N, H, W)."""
     found = {}

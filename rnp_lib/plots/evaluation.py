@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from rnp_lib.plots.base import COLOURS, STYLE
@@ -78,6 +78,8 @@ def curves(
                 axis.axhline(height, color="0.8", lw=0.6)
     for axis, kind in zip(axes[-1], kinds, strict=True):
         axis.set_xlabel(kind)
+        if all(isinstance(amount, int) for by_kind in found.values() for amount in by_kind[kind]):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=len(names))
     return figure
