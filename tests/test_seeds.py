@@ -14,7 +14,7 @@ from rnp_lib.presets import PRESETS
 
 def test_recipes_differ_from_those_of_seed_0_by_their_seed():
     found = seeds.recipes()
-    assert len(found) == 5 * 3 + 3 * (3 + 4)
+    assert len(found) == 5 * 2 + 3 * (3 + 4)
     for (dataset, kind, seed), recipe in found.items():
         own, first = recipe.config.to_dict(), found[dataset, kind, 0].config.to_dict()
         assert own | {"seed": 0} == first

@@ -20,7 +20,7 @@ SEEDS = {"mnist": 5, "omniglot": 3, "combinations": 3}
 KINDS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "mnist": {
         kind: ("mnist", {"images": BUDGETS["mnist"], **PEERS[kind].changes})
-        for kind in ("tree", "root", "vae")
+        for kind in ("tree", "vae")
     },
     "omniglot": {
         "tree": ("omniglot", {}),
