@@ -30,15 +30,14 @@ AIR = {
     "extent": "(0.4,0.62)",
     "optimiser": "adam",
     "lr": 1e-3,
-    "kl_warmup": 100_000,
 }
 # In words, and what differs from the tree.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tree": ("tree", {}),
     "root": ("all chance in the root", {"posterior": "root"}),
     "one": ("one level of four parts", {"tau": (4,), "extent": "(0.4,0.62)", "images": 200_000}),
-    "air": ("AIR", {**AIR, "images": 200_000}),
-    "longer": ("AIR, three times as long", {**AIR, "images": 600_000}),
+    "air": ("AIR", {**AIR, "images": 200_000, "kl_warmup": 100_000}),
+    "longer": ("AIR, twice as long", {**AIR, "images": 400_000, "kl_warmup": 200_000}),
     "vae": ("plain VAE", {"model": "vae"}),
     "saw": ("tree that saw four", {"without": ()}),
 }

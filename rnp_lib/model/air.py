@@ -24,9 +24,9 @@ from rnp_lib.model.tree import ProgramTree, assemble
 UNITS = 200  # of hidden layers
 STATE = 256  # units of recurrent networks
 WHERE = 3  # log side in sides of the canvas, middle x and y as in `transforms.affine`
-# Prior probability of each further object at the end of kl_warmup, 1 at its start. By less small
-# ones a digit is shared by several objects, which while all are drawn badly is worth their nats.
-PRESENT = 1e-25
+# Prior probability of each further object at the end of kl_warmup, 1 at its start. Above it objects
+# share a digit, which while they are drawn badly is worth their nats; below it the last are lost.
+PRESENT = 1e-14
 WORTH = 100.0  # nats, the unit in which the outcome of a choice is predicted
 
 LIKELIEST = "of AIR there are the likeliest objects of an image, no bounds and no samples."
