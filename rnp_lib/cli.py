@@ -181,7 +181,7 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
     if not checkpoint:
         raise ValueError("name a model to score, or a folder: `rnp evaluate --peers FOLDER`.")
     model = checkpoints.load(checkpoint)
-    if plot and model.config.model != "rnp":
+    if plot and model.config.model in ("vae", "hvae"):
         raise ValueError("a plain VAE has no parts to draw: leave out --plot.")
     dataset = dataset or model.config.dataset
     found = {"data": dataset, **scores.on_test_images(model, dataset, iwae)}

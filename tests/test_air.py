@@ -15,7 +15,7 @@ from rnp_lib import checkpoints
 from rnp_lib.analysis import parsing
 from rnp_lib.cli import commands
 from rnp_lib.model import build
-from rnp_lib.model.air import PRESENT, likeliest, window
+from rnp_lib.model.air import LIKELIEST, PRESENT, likeliest, window
 from rnp_lib.model.objective import constant
 from rnp_lib.model.transforms import place, zoom
 from rnp_lib.training import loop
@@ -201,5 +201,9 @@ def test_it_has_no_bounds_and_no_samples(air, tmp_path):
             ask()
     path = tmp_path / "air.safetensors"
     checkpoints.save(path, air, {})
-    result = CliRunner().invoke(commands, ["evaluate", str(path)])
+    data = str(tiny.write_pngs(tmp_path / "pngs"))
+    result = CliRunner().invoke(
+        commands, ["evaluate", str(path), "--data", data, "--plot", "a.png"]
+    )
     assert result.exit_code != 0
+    assert str(result.exception) == LIKELIEST
