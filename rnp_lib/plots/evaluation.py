@@ -61,7 +61,7 @@ def curves(
     figure, axes = plt.subplots(
         len(rows),
         len(kinds),
-        figsize=(2.4 * len(kinds), 1.8 * len(rows)),
+        figsize=(2.4 * len(kinds), 1.8 * len(rows) + 0.2 * (len(found) // len(kinds))),
         sharey="row",
         sharex="col",
         layout="constrained",
@@ -81,7 +81,8 @@ def curves(
         if all(isinstance(amount, int) for by_kind in found.values() for amount in by_kind[kind]):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=len(names))
+    columns = min(len(names), len(kinds))
+    figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=columns)
     return figure
 
 
