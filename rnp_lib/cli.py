@@ -166,8 +166,8 @@ def _write_plot(path: Path, figure) -> None:
     type=OneOf("study", "analysis.study", "STUDIES"),
     default="peers",
     help="With --peers: on every measure, on each digit held out once, a plain VAE on covered "
-    "digits and on images of other kinds, parts against people's pen strokes, one shot by three "
-    "seeds, counting digits, or digits in black and white.",
+    "digits and on images of other kinds, parts against people's pen strokes, several seeds of "
+    "some, counting digits, or digits in black and white.",
 )
 def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
