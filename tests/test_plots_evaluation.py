@@ -29,11 +29,11 @@ def test_peers_have_a_dot_each_where_they_have_a_score_and_the_better_is_up():
     assert [tick.get_text() for tick in error.get_xticklabels()] == ["one", "other"]
 
 
-def test_scores_far_apart_are_shown_on_a_logarithmic_scale():
-    scores = {"a": ("a", True), "b": ("b", True)}
-    numbers = {"a_x": 2.0, "a_y": 20.0, "b_x": 2.0, "b_y": 4.0}
-    figure = evaluation.peers(numbers, scores, {"x": "one", "y": "two"}, ours=1, columns=2)
-    assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear"]
+def test_errors_far_apart_are_shown_on_a_logarithmic_scale():
+    scores = {"a": ("a", True), "b": ("b", True), "c": ("c", False)}
+    numbers = {"a_x": 2.0, "a_y": 20.0, "b_x": 2.0, "b_y": 4.0, "c_x": 0.1, "c_y": 1.0}
+    figure = evaluation.peers(numbers, scores, {"x": "one", "y": "two"}, ours=1, columns=3)
+    assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear", "linear"]
 
 
 def test_frames_without_a_score_are_empty_and_names_stand_below_the_last():
@@ -43,12 +43,12 @@ def test_frames_without_a_score_are_empty_and_names_stand_below_the_last():
     assert figure.axes[1].get_xticklabels()[0].get_text() == "who"
 
 
-def test_curves_over_counts_are_marked_at_whole_numbers():
-    by_amount = {0: {"a": 0.5}, 1: {"a": 1.0}}
+def test_curves_over_whole_numbers_are_marked_at_these():
+    by_amount = {0: {"a": 0.5}, 2: {"a": 1.0}}
     figure = evaluation.curves({"who": {"things": by_amount}}, {"a": "share"})
     (axis,) = figure.axes
-    assert axis.lines[0].get_xydata().tolist() == [[0, 0.5], [1, 1]]
-    assert all(tick == round(tick) for tick in axis.get_xticks())
+    assert axis.lines[0].get_xydata().tolist() == [[0, 0.5], [2, 1]]
+    assert axis.get_xticks().tolist() == [0, 2]
     by_amount = {0.0: {"a": 0.5}, 0.5: {"a": 1.0}}
     figure = evaluation.curves({"who": {"sizes": by_amount}}, {"a": "share"})
     assert any(tick != round(tick) for tick in figure.axes[0].get_xticks())

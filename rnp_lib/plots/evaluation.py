@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from rnp_lib.plots.base import COLOURS, STYLE
@@ -78,8 +78,9 @@ def curves(
                 axis.axhline(height, color="0.8", lw=0.6)
     for axis, kind in zip(axes[-1], kinds, strict=True):
         axis.set_xlabel(kind)
-        if all(isinstance(amount, int) for by_kind in found.values() for amount in by_kind[kind]):
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        amounts = sorted({amount for by_kind in found.values() for amount in by_kind[kind]})
+        if all(isinstance(amount, int) for amount in amounts):
+            axis.set_xticks(amounts)
     handles, names = axes[0, 0].get_legend_handles_labels()
     columns = min(len(names), len(kinds))
     figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=columns)
@@ -95,7 +96,7 @@ def peers(
     columns: int = 5,
 ) -> Figure:
     """A frame for each score, in it a dot for each rival, the better the higher; on a logarithmic
-    scale where the largest is more than five times the smallest.
+    scale where less is better and the largest is more than five times the smallest.
 
     Args:
         numbers: as of `dots`; who has no such score is left out.
@@ -114,7 +115,7 @@ def peers(
     for axis, (score, (title, less)) in zip(axes.flat, scores.items(), strict=False):
         values = {i: numbers.get(f"{score}_{rival}") for i, rival in enumerate(rivals)}
         values = {i: value for i, value in values.items() if value is not None}
-        if values and max(values.values()) > 5 * min(values.values()) > 0:
+        if less and values and max(values.values()) > 5 * min(values.values()) > 0:
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
