@@ -166,8 +166,8 @@ def _write_plot(path: Path, figure) -> None:
     type=OneOf("study", "analysis.study", "STUDIES"),
     default="peers",
     help="With --peers: on every measure, on each digit held out once, a plain VAE on covered "
-    "digits and on images of other kinds, parts against people's pen strokes, several seeds of "
-    "some, counting digits, or digits in black and white.",
+    "digits and on images of other kinds, parts against people's pen strokes, digits, one "
+    "shot and combinations by several seeds, counting digits, or digits in black and white.",
 )
 def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""
@@ -195,8 +195,13 @@ def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
 
 
 def _evaluate_study(name: str, folder: Path, path: Path | None) -> None:
+    from rnp_lib.model import build
+
     study = import_module(f"rnp_lib.analysis.{name}")
-    for recipe in study.recipes().values():
+    recipes = study.recipes().values()
+    for recipe in recipes:
+        build(recipe.config, 0)  # what is not installed is missed before hours of training
+    for recipe in recipes:
         recipe.train(folder)
     record = study.collect(folder)
     write_json(path or ROOT / "figures" / f"{name}.json", record)

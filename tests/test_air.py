@@ -186,9 +186,19 @@ def test_settings_that_it_has_not_are_refused(changes):
 
 
 def test_without_pyro_one_sentence_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rnp_lib.model.air", None)
-    with pytest.raises(ValueError, match="pip install 'pyro-ppl"):
+    monkeypatch.delitem(sys.modules, "rnp_lib.model.air")
+    monkeypatch.setitem(sys.modules, "pyro", None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[peers\]'"):
         build(config())
+
+
+def test_a_study_misses_pyro_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "rnp_lib.model.air")
+    monkeypatch.setitem(sys.modules, "pyro", None)
+    arguments = ["evaluate", "--peers", str(tmp_path), "--study", "counting"]
+    result = CliRunner().invoke(commands, arguments)
+    assert "written in Pyro" in str(result.exception)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_it_has_no_bounds_and_no_samples(air, tmp_path):

@@ -24,18 +24,13 @@ from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import reconstruction_error
 from rnp_lib.model.rnp import ImageModel
 
-AIR = {
-    "model": "air",
-    "tau": (4,),
-    "extent": "(0.4,0.62)",
-    "optimiser": "adam",
-    "lr": 1e-3,
-}
+ONE_LEVEL = {"tau": (4,), "extent": "(0.4,0.62)"}
+AIR = {"model": "air", **ONE_LEVEL, "optimiser": "adam", "lr": 1e-3}
 # In words, and what differs from the tree.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tree": ("tree", {}),
     "root": ("all chance in the root", {"posterior": "root"}),
-    "one": ("one level of four parts", {"tau": (4,), "extent": "(0.4,0.62)", "images": 200_000}),
+    "one": ("one level of four parts", {**ONE_LEVEL, "images": 200_000}),
     "air": ("AIR", {**AIR, "images": 200_000, "kl_warmup": 100_000}),
     "longer": ("AIR, twice as long", {**AIR, "images": 400_000, "kl_warmup": 200_000}),
     "vae": ("plain VAE", {"model": "vae"}),

@@ -134,6 +134,7 @@ def evaluate(
         return torch.stack([found[name] for name in names], 1), shares
 
     generator = torch.Generator().manual_seed(seed)
+    # Before all else: a model that has no bounds says so here.
     weights = likelihood.log_weights(model, images, samples, generator)
     rows, shares = (found.double() for found in batched(score, images))
     means = dict(zip(names, rows.mean(0).tolist(), strict=True))

@@ -14,9 +14,11 @@ def _kind(name: str) -> type[ImageModel]:
         return MODELS[name]
     try:
         from rnp_lib.model.air import AIR
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "pyro":
+            raise
         raise ValueError(
-            "AIR is written in Pyro, which is not installed: `pip install 'pyro-ppl>=1.9.1,<1.10'`."
+            "AIR is written in Pyro, which is not installed: `pip install -e '.[peers]'`."
         ) from None
     return AIR
 
