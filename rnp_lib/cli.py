@@ -167,7 +167,7 @@ def _write_plot(path: Path, figure) -> None:
     default="peers",
     help="With --peers: on every measure, on each digit held out once, a plain VAE on covered "
     "digits and on images of other kinds, parts against people's pen strokes, digits, one "
-    "shot and combinations by several seeds, counting digits, or digits in black and white.",
+    "shot and combinations by several seeds, counting digits, or how probable digits are.",
 )
 def evaluate_command(checkpoint, dataset, iwae, path, plot, peers, study):
     """Score a model (a name in checkpoints/, or a path) on all test images of a data set."""

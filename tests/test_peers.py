@@ -93,6 +93,24 @@ def test_combinations_are_scored_by_kind(few):
     assert nats == pytest.approx(parsing.evaluate(model, images)["nats"], rel=0.05)
 
 
+@torch.no_grad()
+def test_of_air_there_are_errors_and_programs_but_no_nats(few):
+    settings = {"model": "air", "tau": (4,), "extent": ((0.2, 0.5),)}
+    model = build(of("mnist", **settings), 0).eval()
+    found = peers.digits(model)
+    images, _ = few["mnist"]
+    sse = (model.parse(images).canvas - images).square().flatten(1).sum(1).double()
+    assert found["n"] == len(images)
+    assert found["sse"] == found["sse_omniglot"] == pytest.approx(float(sse.mean()))  # same images
+    assert not {"nats", "legible", "acc"} & found.keys()
+    of_strokes = peers.combined(build(of("combinations", **settings), 0).eval())
+    assert {"sse_seen", "rise_sse_pair", "rise_sse_place", "retrieved"} <= of_strokes.keys()
+    assert not [name for name in of_strokes if "nats" in name]
+    record = {"peers": {"mnist": {"air": {"numbers": found}}}}
+    assert peers.numbers(record)["mnist_sse_air"] == found["sse"]
+    assert f"{found['sse']:.3f}" in peers.table(record)
+
+
 class Telling(ImageModel):
     """Has a part for every quarter; a part's program is what `told` says of the stroke there."""
 

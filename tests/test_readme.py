@@ -207,18 +207,26 @@ def test_a_learning_curve_lies_beside_the_checkpoint_it_led_to(name):
     assert int(last["images"]) >= 0.999 * sum(about["config"]["images"]) - 128
 
 
-def test_the_paper_s_recipe_has_its_record_and_curve():
-    record = records.read("paper_mnist")
-    with open(ROOT / "figures" / "paper_mnist.csv", newline="") as file:
+# As the pages say: epochs, and what else differs from the preset.
+PAPER = {
+    "paper_mnist": ("paper-mnist", 10 * 55_000, {}),
+    "paper_fashion": ("paper-fashion", 3 * 55_000, {}),
+    "paper_omniglot": ("paper-omniglot", 10 * 17_352, {}),
+    "paper_sharp": ("paper-mnist", 24 * 55_000, {"sigma2": 0.05}),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_s_recipes_have_their_records_and_curves(name):
+    record = records.read(name)
+    with open(ROOT / "figures" / f"{name}.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
     about = record["model"]
     assert float(last["validation_sse"]) == pytest.approx(about["validation_sse"], rel=1e-6)
     assert record["numbers"]["sse"] == pytest.approx(about["test_sse"], rel=1e-3)
-    # As the pages say: with less weight on the prior than the authors' code has.
-    changes = {"images": about["config"]["images"], "sigma2": 0.05}
-    preset = dataclasses.replace(PRESETS["paper-mnist"], **changes)
-    assert Config.from_dict(about["config"]) == preset
-    assert sum(preset.images) == 24 * 55_000  # as the pages say
+    preset, images, changes = PAPER[name]
+    expected = dataclasses.replace(PRESETS[preset], images=(images,), **changes)
+    assert Config.from_dict(about["config"]) == expected
 
 
 def test_the_recipe_of_retraining_is_the_last_that_was_tried():

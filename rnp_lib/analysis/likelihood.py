@@ -32,10 +32,10 @@ def log_weights(
     c, normaliser = model.config, constant(model.config, images[0].numel())
 
     def log_weight(x: Tensor) -> Tensor:
-        columns = []
+        columns, root = [], model.root(x)
         for _ in range(samples):  # one tree an image at a time, however many the samples
             noise = torch.randn(len(x), c.noise, generator=generator).to(x)
-            tree = model.infer(x, noise)
+            tree = model.infer(x, noise, root=root)
             error = error_nats(c, tree.canvas, x).double()
             columns.append(log_prior(tree) - log_posterior(tree) - error - normaliser)
         return torch.stack(columns, 1)

@@ -20,7 +20,7 @@ from rnp_lib.analysis.study import Recipe
 from rnp_lib.data.combinations import KINDS, STROKES, Combinations, combinations
 from rnp_lib.model.batched import batched
 from rnp_lib.model.objective import error_nats, squared_error
-from rnp_lib.model.rnp import RNP, ImageModel
+from rnp_lib.model.rnp import ImageModel
 
 # Data set, which is also the preset that all peers of it start from -> images each is trained on.
 BUDGETS = {"mnist": 200_000, "combinations": 60_000}
@@ -45,6 +45,9 @@ PEERS = {
     "vae": Peer("plain VAE", {"model": "vae"}),
     "iwae": Peer("plain VAE, trained as IWAE, k = 5", {"model": "vae", "samples": 5}),
     "hvae": Peer("hierarchical VAE, as many numbers as the tree", {"model": "hvae"}),
+    "air": Peer(
+        "AIR, four objects", {"model": "air", "tau": (4,), "optimiser": "adam", "lr": 1e-3}
+    ),
 }
 
 
@@ -67,16 +70,23 @@ def digits(model: ImageModel, samples: int = SAMPLES, iwae: int = IWAE) -> dict[
         in use (Burda et al. 2016); latents: how many are drawn in all; acc, nmi: of k-means on
         roots; probe, knn: accuracies of labels read from roots; sse_omniglot: of characters, which
         the model never saw, with its standard error; legible, fid, kid, precision, recall, density,
-        coverage: of `samples` draws of the prior, beside as many test images.
+        coverage: of `samples` draws of the prior, beside as many test images. Of AIR, which has no
+        bounds, samples or roots, n and squared errors alone.
     """
     c = model.config
     images, labels = data.load("mnist", "test", c.image_size)
+    characters, _ = data.load("omniglot", "test", c.image_size)
+    redrawn = squared_error(programs.redraw(model, characters), characters)
+    of_others = mean_and_error("sse_omniglot", redrawn)
+    if c.model == "air":
+        sse = squared_error(programs.redraw(model, images), images)
+        return {"n": len(images), **mean_and_error("sse", sse), **of_others}
     found = parsing.evaluate(model, images, iwae=iwae)
     kept = ("n", "sse", "sse_root", "nats", "elbo", "iwae_nats", "iwae", "iwae_images", "kl")
     names = [*kept, "sse_stderr", "elbo_stderr", "iwae_stderr"]
     scores = {name: found[name] for name in names if name in found}
     root = found.get("kl_root", found["kl"])
-    scores |= {"kl_root": root, "kl_below": found["kl"] - root}
+    scores |= {"kl_root": root, "kl_below": found["kl"] - root} | of_others
 
     codes = oneshot.root(model)
     z, train = codes(images), data.load("mnist", "train", c.image_size)
@@ -85,10 +95,6 @@ def digits(model: ImageModel, samples: int = SAMPLES, iwae: int = IWAE) -> dict[
     scores |= topography.cluster_scores(z, labels)
     read = topography.readout((codes(few[0]), few[1]), (z, labels))
     scores |= {name: read[name] for name in ("probe", "knn")}
-
-    characters, _ = data.load("omniglot", "test", c.image_size)
-    redrawn = squared_error(programs.redraw(model, characters), characters)
-    scores |= mean_and_error("sse_omniglot", redrawn)
 
     reader = load_classifier("mnist")
     drawn = programs.expand(model, model.noise(samples, seed=0)).clamp(0, 1).cpu()
@@ -108,20 +114,25 @@ def combined(model: ImageModel) -> dict[str, float]:
         For each kind its n_, sse_ and nats_ (negative ELBO of one sample, without the constant);
         for the latter two kinds rise_sse_ and rise_nats_, by how much they exceed those seen. All
         but n with the standard error over images, `_stderr`. Of models with parts also what
-        `retrieved` has.
+        `retrieved` has; of AIR, which has no bounds, no nats.
     """
     drawn = combinations(*data.COMBINATIONS["test"], model.config.image_size)
     images, labels = drawn.images, drawn.labels
     generator = torch.Generator().manual_seed(0)
 
+    bounded = model.config.model != "air"
+
     def score(x: torch.Tensor) -> torch.Tensor:
         sse = squared_error(model.infer(x).canvas, x)
+        if not bounded:
+            return sse[:, None].double()
         noise = torch.randn(len(x), model.config.noise, generator=generator)
         tree = model.infer(x, noise)
         error = error_nats(model.config, tree.canvas, x)
         return torch.stack([sse, error + tree.nats], 1).double()
 
-    scores = dict(zip(("sse", "nats"), batched(score, images).unbind(1), strict=True))
+    names = ("sse", "nats") if bounded else ("sse",)
+    scores = dict(zip(names, batched(score, images).unbind(1), strict=True))
     found: dict[str, float] = {}
     for i, kind in enumerate(KINDS):
         found[f"n_{kind}"] = int((labels == i).sum())
@@ -133,11 +144,11 @@ def combined(model: ImageModel) -> dict[str, float]:
             found[f"rise_{name}_{kind}"] = found[f"{name}_{kind}"] - seen
             both = found[f"{name}_{kind}_stderr"] ** 2 + error**2
             found[f"rise_{name}_{kind}_stderr"] = both**0.5
-    return found | (retrieved(model, drawn) if model.config.model == "rnp" else {})
+    return found | (retrieved(model, drawn) if model.config.model in ("rnp", "air") else {})
 
 
 @torch.no_grad()
-def retrieved(model: RNP, drawn: Combinations) -> dict[str, float]:
+def retrieved(model: ImageModel, drawn: Combinations) -> dict[str, float]:
     """Has the same stroke the same program elsewhere? A stroke's program is that of the part which
     draws most of it, and the nearest one is sought in other characters, in other quarters.
 
@@ -223,7 +234,8 @@ def table(record: dict[str, Any]) -> str:
     for dataset, found in record["peers"].items():
         lines.append(f"{dataset:14}" + "".join(f"{peer:>10}" for peer in found))
         for name, head in ROWS[dataset].items():
-            values = (row["numbers"][name] for row in found.values())
-            lines.append(f"{head:14}" + "".join(f"{value:10.3f}" for value in values))
+            values = (row["numbers"].get(name) for row in found.values())
+            cells = (f"{'' if value is None else f'{value:.3f}':>10}" for value in values)
+            lines.append(f"{head:14}" + "".join(cells))
     words = {peer: PEERS[peer].words for found in record["peers"].values() for peer in found}
     return "\n".join([*lines, *(f"{peer:8}{what}" for peer, what in words.items())])

@@ -13,7 +13,7 @@ from rnp_lib.training import loop
 
 # Modules of this package, each with `recipes`, `collect` and `table`; their records are
 # figures/NAME.json.
-STUDIES = ("peers", "heldout", "onevector", "pens", "seeds", "counting", "binary")
+STUDIES = ("peers", "heldout", "onevector", "pens", "seeds", "counting", "bounds")
 
 
 class Recipe(NamedTuple):
@@ -43,16 +43,19 @@ class Recipe(NamedTuple):
             loop.train(self.config, out, resume=True)
 
     def measured(
-        self, folder: Path, measure: Callable[[ImageModel], dict[str, Any]]
+        self,
+        folder: Path,
+        measure: Callable[[ImageModel], dict[str, Any]],
+        kept: str = "scores.json",
     ) -> dict[str, Any]:
         """How its model in `folder` came about, and as `numbers` what `measure` finds: measured
-        once, and kept beside the model as scores.json.
+        once, and `kept` beside the model by that name.
 
         Raises ValueError for a model of another recipe.
         """
         path = folder / self.run / "model.safetensors"
-        kept, digest = path.with_name("scores.json"), sha256(path)
-        if kept.is_file() and (found := read_json(kept))["sha256"] == digest:
+        scores, digest = path.with_name(kept), sha256(path)
+        if scores.is_file() and (found := read_json(scores))["sha256"] == digest:
             return found
         model, about = checkpoints.load(path), checkpoints.metadata(path)
         if model.config != self.config:
@@ -67,5 +70,5 @@ class Recipe(NamedTuple):
             "weights": sum(parameter.numel() for parameter in model.parameters()),
             "numbers": measure(model),
         }
-        write_json(kept, found)
+        write_json(scores, found)
         return found

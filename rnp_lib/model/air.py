@@ -144,7 +144,7 @@ class AIR(ImageModel):
         values = [nats, sse, nats - sse / (2 * self.config.sigma2), torch.zeros_like(sse)]
         return surrogate / len(x), torch.stack(values).detach()
 
-    def infer(self, x, noise=None, until=0, seen=None):
+    def infer(self, x, noise=None, until=0, seen=None, root=None):
         """Objects as the parts of a tree of one level, those that are not there blank; its root's
         program is which are there, (B, tau[0]). They are the likeliest: draws are Pyro's alone."""
         if noise is not None:

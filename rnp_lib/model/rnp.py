@@ -121,6 +121,7 @@ class ImageModel(nn.Module):
         noise: Tensor | None = None,
         until: int = 0,
         seen: Tensor | None = None,
+        root: Normal | None = None,
     ) -> ProgramTree:
         """A draw from the posterior of images x (B, C, H, W), every program with its prior and KL,
         with gradients. Images are as `images` leaves them.
@@ -130,10 +131,11 @@ class ImageModel(nn.Module):
             until: the level that is decoded directly.
             seen: (B,), 0 for images that nothing but the root is told of: below it their programs
                 keep their prior.
+            root: `self.root(x)`, where it is known already: many draws of an image need it once.
         """
-        q = self.root(x)
-        root, below = (None, None) if noise is None else self.split(noise)
-        z = draw(q, root)
+        q = self.root(x) if root is None else root
+        of_root, below = (None, None) if noise is None else self.split(noise)
+        z = draw(q, of_root)
         tree = self.unroll(z, self.config.depth, until, self.reading(x, z, below, seen))
         prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean), validate_args=False)
         return replace(tree, prior=Chance(prior), posterior=Chance(q), kl=kl(q, prior))

@@ -1,4 +1,4 @@
-"""Digits of black and white: how they are drawn, and how models of them are compared."""
+"""How probable models find digits, and how those of black and white are drawn."""
 
 import json
 
@@ -7,8 +7,8 @@ import tiny
 import torch
 from click.testing import CliRunner
 
-from rnp_lib import data
-from rnp_lib.analysis import binary, likelihood
+from rnp_lib import checkpoints, data
+from rnp_lib.analysis import bounds, likelihood, parsing, peers
 from rnp_lib.cli import commands
 from rnp_lib.model import build
 from rnp_lib.presets import PRESETS
@@ -36,9 +36,10 @@ def test_the_set_is_mnist_in_black_and_white():
 
 
 def test_models_differ_in_what_their_peers_differ_in():
-    for name, recipe in binary.recipes().items():
+    for (dataset, name), recipe in bounds.recipes().items():
         config = recipe.config
-        assert (config.likelihood, config.dataset) == ("bernoulli", "mnist-binary")
+        assert config.dataset == dataset
+        assert config.likelihood == {"mnist": "gaussian", "mnist-binary": "bernoulli"}[dataset]
         assert config.images == (200_000,)
         assert config.samples == (5 if name == "iwae" else 1)
 
@@ -46,27 +47,37 @@ def test_models_differ_in_what_their_peers_differ_in():
 def test_evaluate_bounds_the_likelihood_of_each_model(tmp_path, monkeypatch):
     x = (torch.rand(300, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     monkeypatch.setattr(data, "load", lambda *_: (x, torch.zeros(300).long()))
-    monkeypatch.setattr(binary, "DRAWS", (1, 5, 20))
-    monkeypatch.setattr(binary, "FEW", 20)
-    config = tiny.config(dataset="mnist-binary", likelihood="bernoulli", posterior="tree")
-    monkeypatch.setitem(PRESETS, "mnist-binary", config)
-    monkeypatch.setattr(binary, "MODELS", ("tree", "vae", "iwae"))
+    monkeypatch.setattr(bounds, "DRAWS", (1, 5, 20))
+    monkeypatch.setattr(bounds, "EVERY", {"mnist": 5, "mnist-binary": 1})
+    monkeypatch.setattr(bounds, "FEW", 20)
+    monkeypatch.setitem(peers.BUDGETS, "mnist", 96)
+    for dataset, likely in (("mnist", "gaussian"), ("mnist-binary", "bernoulli")):
+        config = tiny.config(dataset=dataset, likelihood=likely, posterior="tree")
+        monkeypatch.setitem(PRESETS, dataset, config)
+    monkeypatch.setattr(bounds, "MODELS", ("tree", "vae", "iwae"))
 
-    arguments = ["evaluate", "--peers", str(tmp_path), "--study", "binary", "--json"]
+    arguments = ["evaluate", "--peers", str(tmp_path), "--study", "bounds", "--json"]
     result = CliRunner().invoke(commands, [*arguments, str(tmp_path / "found.json")])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "found.json").read_text())
-    assert [*record] == ["tree", "vae", "iwae"]
-    assert binary.table(record) in result.output
-    for row in record.values():
-        found = row["numbers"]
-        assert (found["1"]["n"], found["20"]["n"]) == (300, 20)
-        assert found["1"]["nats"] > 0
-    assert binary.numbers(record)["n_20"] == 20
-    for draws in ("1", "5", "20"):
-        nats = record["vae"]["numbers"][draws]["nats"]
-        assert binary.numbers(record)[f"bound_{draws}_vae"] == nats
-    assert record["vae"]["numbers"]["kl_below"] == 0 < record["tree"]["numbers"]["kl_below"]
+    assert bounds.table(record) in result.output
+    named = bounds.numbers(record)
+    for dataset, most in (("mnist", 5), ("mnist-binary", 1)):
+        assert [*record[dataset]] == ["tree", "vae", "iwae"]
+        for name, row in record[dataset].items():
+            found = row["numbers"]
+            for draws in (1, 5, 20):
+                assert found[str(draws)]["n"] == (300 if draws <= most else 20)
+                assert named[f"{dataset}_bound_{draws}_{name}"] == found[str(draws)]["nats"] > 0
+        assert found["1"]["nats"] != found["5"]["nats"]
+        assert named[f"{dataset}_bound_n_20"] == 20
+        below = [record[dataset][name]["numbers"]["kl_below"] for name in ("vae", "tree")]
+        assert below[0] == 0 < below[1]
+    model = checkpoints.load(tmp_path / record["mnist"]["vae"]["run"] / "model.safetensors")
+    expected = parsing.evaluate(model, x, samples=5)  # the mean of the draws, not their bound
+    grey = record["mnist"]["vae"]["numbers"]
+    assert grey["5"]["nats"] < expected["nats"]
+    assert grey["1"]["nats"] == pytest.approx(expected["nats"], rel=0.02)
 
 
 def test_a_bound_is_that_of_a_bernoulli():
