@@ -67,6 +67,8 @@ SCORES = {
         "sse_pair": "new pairs",
         "rise_sse_pair": "more than seen",
         "sse_place": "new places",
+        "nats_place": "nats, new places",
+        "retrieved": "same program",
     },
 }
 
@@ -80,14 +82,16 @@ def collect(folder: Path) -> dict[str, Any]:
 
 
 def numbers(record: dict[str, Any]) -> dict[str, float]:
-    """What a record as `collect` has it says over seeds, by SCORE_KIND of `SCORES` and `KINDS`: the
-    mean, with its standard error over seeds, _stderr, and the least and the most, _least and
-    _most."""
+    """What a record as `collect` has it says over seeds, by SCORE_KIND of `SCORES` and `KINDS`,
+    where a kind has such a score: the mean, with its standard error over seeds, _stderr, and the
+    least and the most, _least and _most."""
     found: dict[str, float] = {}
     for dataset, kinds in KINDS.items():
         for name in (f"{score}_{kind}" for score in SCORES[dataset] for kind in kinds):
             score, kind = name.rsplit("_", 1)
-            rows = (record[dataset][f"{kind}_{seed}"]["numbers"] for seed in range(SEEDS[dataset]))
+            rows = [record[dataset][f"{kind}_{seed}"]["numbers"] for seed in range(SEEDS[dataset])]
+            if score not in rows[0]:
+                continue
             values = torch.tensor([row[score] for row in rows], dtype=torch.float64)
             found |= mean_and_error(name, values)
             found |= {f"{name}_least": float(values.min()), f"{name}_most": float(values.max())}
@@ -104,6 +108,8 @@ def table(record: dict[str, Any]) -> str:
         for score, words in SCORES[dataset].items():
             cells = (
                 f"{found[f'{score}_{kind}']:.3f} ± {found[f'{score}_{kind}_stderr']:.3f}"
+                if f"{score}_{kind}" in found
+                else ""
                 for kind in kinds
             )
             lines.append(f"{words:24}" + "".join(f"{cell:>18}" for cell in cells))

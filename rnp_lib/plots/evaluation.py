@@ -58,10 +58,11 @@ def curves(
         shares: those of which 0 and 1 are marked.
     """
     kinds = list(next(iter(found.values())))
+    lines = -(-len(found) // len(kinds))  # of the legend
     figure, axes = plt.subplots(
         len(rows),
         len(kinds),
-        figsize=(2.4 * len(kinds), 1.8 * len(rows) + 0.2 * (len(found) // len(kinds))),
+        figsize=(2.4 * len(kinds), 1.8 * len(rows) + 0.2 * (lines - 1)),
         sharey="row",
         sharex="col",
         layout="constrained",
