@@ -107,7 +107,7 @@ def test_a_tiny_build_is_stopped_half_way_and_goes_on(tmp_path):
     options = " ".join(
         f"{key}={value}".replace(" ", "") for key, value in settings.items() if preset[key] != value
     )
-    run = tmp_path / "runs" / "train" / "paper-mnist,images=550000"
+    run = tmp_path / "runs" / "train" / "paper-mnist,images=440000"
     arguments = ["--directory", tmp_path, "--config", "runs=runs", f"settings={options}", "--"]
     arguments.append("figures/paper_mnist.json")
 
