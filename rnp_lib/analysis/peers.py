@@ -53,11 +53,14 @@ PEERS = {
 
 def recipes() -> dict[tuple[str, str], Recipe]:
     """Those of all peers on all data sets, by both."""
-    return {
-        (dataset, name): Recipe(dataset, {"images": images, **peer.changes})
-        for dataset, images in BUDGETS.items()
-        for name, peer in PEERS.items()
-    }
+    found = {}
+    for dataset, images in BUDGETS.items():
+        for name, peer in PEERS.items():
+            changes = {"images": images, **peer.changes}
+            if name == "air":  # without it, or with a longer one, it learns that nothing is there
+                changes["kl_warmup"] = images // 2
+            found[dataset, name] = Recipe(dataset, changes)
+    return found
 
 
 @torch.no_grad()
