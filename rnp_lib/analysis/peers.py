@@ -227,6 +227,7 @@ ROWS = {
         "nats_seen": "nats seen",
         "nats_pair": "nats pairs",
         "nats_place": "nats places",
+        "retrieved": "same program",
     },
 }
 
