@@ -223,6 +223,8 @@ def test_the_paper_s_recipes_have_their_records_and_curves(name):
         last = list(csv.DictReader(file))[-1]
     about = record["model"]
     assert float(last["validation_sse"]) == pytest.approx(about["validation_sse"], rel=1e-6)
+    if "test_sse" in about:  # of runs that were measured as they ended
+        assert record["numbers"]["sse"] == pytest.approx(about["test_sse"], rel=1e-3)
     preset, images, changes = PAPER[name]
     expected = dataclasses.replace(PRESETS[preset], images=(images,), **changes)
     assert Config.from_dict(about["config"]) == expected

@@ -49,9 +49,15 @@ def test_a_model_is_measured_once(recipe, tmp_path):
     assert (found["validation_sse"], found["minutes"]) == (1.5, 2.0)
     assert (found["code"], found["device"]) == ("0123456789ab", "cpu (a chip)")
     assert (found["run"], found["weights"] > 1_000) == (recipe.run, True)
-    kept = path.with_name("scores.json")
+    kept = path.with_name("test_study.measure.json")
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"minutes": 7.0}))
     assert recipe.measured(tmp_path, measure)["minutes"] == 7.0
+
+    def measure_otherwise(model):
+        return {"weights": 1}
+
+    assert recipe.measured(tmp_path, measure_otherwise)["numbers"] == {"weights": 1}
+    assert recipe.measured(tmp_path, measure)["minutes"] == 7.0  # studies share models
     other = build(Recipe("strokes", {}).config, 0)
     checkpoints.save(path, other, about)
     with pytest.raises(ValueError, match="another recipe than now: delete its folder"):

@@ -60,7 +60,7 @@ def collect(folder: Path) -> dict[str, Any]:
     """The record, of runs in `folder`: by data set and peer what `Recipe.measured` has."""
     found: dict[str, Any] = {dataset: {} for dataset in EVERY}
     for (dataset, name), recipe in recipes().items():
-        found[dataset][name] = recipe.measured(folder, measure, "bounds.json")
+        found[dataset][name] = recipe.measured(folder, measure)
     return found
 
 

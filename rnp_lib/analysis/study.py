@@ -43,19 +43,17 @@ class Recipe(NamedTuple):
             loop.train(self.config, out, resume=True)
 
     def measured(
-        self,
-        folder: Path,
-        measure: Callable[[ImageModel], dict[str, Any]],
-        kept: str = "scores.json",
+        self, folder: Path, measure: Callable[[ImageModel], dict[str, Any]]
     ) -> dict[str, Any]:
         """How its model in `folder` came about, and as `numbers` what `measure` finds: measured
-        once, and `kept` beside the model by that name.
+        once, and kept beside the model by the name of the measure, as studies share models.
 
         Raises ValueError for a model of another recipe.
         """
         path = folder / self.run / "model.safetensors"
-        scores, digest = path.with_name(kept), sha256(path)
-        if scores.is_file() and (found := read_json(scores))["sha256"] == digest:
+        module = measure.__module__.rpartition(".")[2]
+        kept, digest = path.with_name(f"{module}.{measure.__name__}.json"), sha256(path)
+        if kept.is_file() and (found := read_json(kept))["sha256"] == digest:
             return found
         model, about = checkpoints.load(path), checkpoints.metadata(path)
         if model.config != self.config:
@@ -70,5 +68,5 @@ class Recipe(NamedTuple):
             "weights": sum(parameter.numel() for parameter in model.parameters()),
             "numbers": measure(model),
         }
-        write_json(scores, found)
+        write_json(kept, found)
         return found
